@@ -1,0 +1,1 @@
+"""What runs as the user and shows something: the window and the command line."""

@@ -1,0 +1,1 @@
+"""The live mirror of the engine, and Qt item models on it."""

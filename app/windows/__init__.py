@@ -1,0 +1,1 @@
+"""Windows and pages: layout and wiring only."""

@@ -1,0 +1,1 @@
+"""Compose, as the user: load, interpolate, model (pure), observe, reconcile (pure), execute."""

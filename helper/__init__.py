@@ -1,0 +1,1 @@
+"""The privileged process: socket, authorisation, the Engine API, start and stop."""

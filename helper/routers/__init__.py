@@ -1,0 +1,1 @@
+"""One file a section of the Engine API: read the request, call the engine, shape the answer."""
