@@ -1,7 +1,7 @@
 """The kinds of failure that the engine tells its clients about.
 
-Each edge maps a kind once: the helper to an HTTP status with ``{"message": ...}``, the command line to an exit code, the
-window to a text with a way on. Anything that is not an :class:`EngineError` is a bug of ours and answers 500.
+Each edge maps a kind once: the helper to an HTTP status with ``{"message": ...}``, the command line to an exit code,
+the window to a text with a way on. Anything that is not an :class:`EngineError` is a bug of ours and answers 500.
 
 A message says what was asked, what went wrong, and what to do next. It never carries a secret.
 """
@@ -80,7 +80,8 @@ class ServerError(EngineError):
 
 
 KINDS: tuple[type[EngineError], ...] = (
-    InvalidArgument, Unauthorized, Forbidden, NotFound, Conflict, NotModified, TooLarge, NotImplemented_, Unavailable, ServerError,
+    InvalidArgument, Unauthorized, Forbidden, NotFound, Conflict, NotModified, TooLarge, NotImplemented_, Unavailable,
+    ServerError,
 )
 
 

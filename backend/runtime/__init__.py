@@ -1,1 +1,1 @@
-"""The audited room: keeper, launch, init, rootfs, cgroups, seccomp, system calls. Standard library and backend.logs only."""
+"""The audited room: keeper, launch, init, rootfs, cgroups, seccomp, system calls. Standard library only."""
