@@ -1,0 +1,188 @@
+"""Engines under measurement: a private helper of this checkout, and a dockerd of its own beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.wire import Wire
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = "busybox:latest"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUnderTest:
+    """A running engine: its name in the table, its socket, and how its processes are told."""
+
+    name: str
+    socket: str
+    pid: int
+    markers: tuple[str, ...]
+
+    def wire(self) -> Wire:
+        return Wire(self.socket)
+
+    def processes(self) -> list[int]:
+        """The engine's own processes (not the containers'): by command line, in the mount namespace of the main one."""
+        here = os.readlink(f"/proc/{self.pid}/ns/mnt")
+        found = []
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            try:
+                line = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if any(m in line for m in self.markers) and os.readlink(f"/proc/{entry}/ns/mnt") == here:
+                    found.append(int(entry))
+            except OSError:
+                continue
+        return found
+
+    def pss_mb(self) -> float:
+        """Proportional set size of all its processes, in MB (proc_pid_smaps(5))."""
+        total = 0
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                    if line.startswith("Pss:"):
+                        total += int(line.split()[1])
+        return total / 1024
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all its processes so far."""
+        total = 0
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                total += int(fields[11]) + int(fields[12])
+        return total / os.sysconf("SC_CLK_TCK")
+
+
+def busybox_tar() -> bytes:
+    """A root file system of the machine's static busybox."""
+    program = shutil.which("busybox")
+    if program is None:
+        raise SystemExit("bench: busybox-static is not installed")
+    applets = subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout.split()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name in ("bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr", "usr/bin", "var"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        tar.add(os.path.realpath(program), "bin/busybox")
+        for applet in applets:
+            if applet != "busybox":
+                entry = tarfile.TarInfo(f"bin/{applet}")
+                entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+                tar.addfile(entry)
+        for name, text in (("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("etc/group", "root:x:0:\n")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+def import_busybox(wire: Wire) -> None:
+    wire.upload("/images/create?fromSrc=-&repo=busybox&tag=latest&changes=CMD%20%5B%22sh%22%5D", busybox_tar())
+
+
+@contextlib.contextmanager
+def slipway() -> Iterator[EngineUnderTest]:
+    """A private helper of this checkout, gone with all its state afterwards."""
+    at = tempfile.mkdtemp(prefix="slipway-bench-")
+    sock = f"{at}/s.sock"
+    log = open(f"{at}/log", "wb")
+    helper = subprocess.Popen(
+        [sys.executable, "-m", "helper", "--host", f"unix://{sock}", "--data-root", f"{at}/data", "--exec-root", f"{at}/exec",
+         "--default-address-pool", "base=10.231.0.0/16,size=24", "--bip", "10.230.0.1/16"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert helper.stdout is not None
+        line = helper.stdout.readline()
+        if not line:
+            raise SystemExit(f"bench: the helper did not start: {Path(at, 'log').read_text()}")
+        engine = EngineUnderTest("slipway", sock, helper.pid, (f"{at}/exec",))
+        import_busybox(engine.wire())
+        yield engine
+        leave(engine)
+    finally:
+        helper.send_signal(signal.SIGTERM)
+        helper.wait(30)
+        for pid in pids_with(f"{at}/exec"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        log.close()
+        shutil.rmtree(at, ignore_errors=True)
+
+
+def leave(engine: EngineUnderTest) -> None:
+    """Remove what a broken scenario may have left."""
+    wire = engine.wire()
+    for each in wire.call("GET", "/containers/json?all=1"):
+        wire.call("DELETE", f"/containers/{each['Id']}?force=1")
+
+
+def pids_with(marker: str) -> list[int]:
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            with contextlib.suppress(OSError):
+                if marker.encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
+                    found.append(int(entry))
+    return found
+
+
+_INSIDE = """set -e
+ip link set lo up
+mount --bind {root} {root}
+[ {root} = / ] || {{ mount --rbind /proc {root}/proc; mount --rbind /dev {root}/dev; }}
+[ {root} = / ] || {{ mount -t sysfs none {root}/sys; mount --rbind /sys/fs/cgroup {root}/sys/fs/cgroup; }}
+mount -t tmpfs none {root}/run
+echo 1 > /proc/sys/net/ipv4/ip_forward
+exec chroot {root} dockerd --data-root {at}/data --exec-root /run/exec -H unix://{at}/docker.sock --pidfile {at}/pid
+"""
+
+
+@contextlib.contextmanager
+def dockerd(root: str) -> Iterator[EngineUnderTest]:
+    """dockerd of the root file system *root* ("/": the machine's own) in a network and mount namespace of its own."""
+    inner = f"/srv/bench{os.getpid()}"
+    outer = (root.rstrip("/") or "") + inner
+    os.makedirs(outer)
+    log = open(f"{outer}/log", "wb")
+    script = _INSIDE.format(root=root, at=inner)
+    daemon = subprocess.Popen(["unshare", "-n", "-m", "sh", "-c", script], stdout=log, stderr=log, start_new_session=True)
+    try:
+        wire = Wire(f"{outer}/docker.sock")
+        for _ in range(150):
+            try:
+                wire.call("GET", "/_ping")
+                break
+            except OSError:
+                wire.close()
+                time.sleep(0.2)
+        else:
+            raise SystemExit(f"bench: dockerd did not start: {Path(outer, 'log').read_text()[-2000:]}")
+        engine = EngineUnderTest("dockerd", f"{outer}/docker.sock", daemon.pid, ("dockerd", "containerd", "docker-proxy"))
+        import_busybox(engine.wire())
+        yield engine
+        leave(engine)
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(Path(outer, "pid").read_text()), signal.SIGTERM)
+        daemon.wait(60)
+        log.close()
+        shutil.rmtree(outer, ignore_errors=True)
