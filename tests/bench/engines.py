@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shutil
 import signal
 import subprocess
-import sys
-import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.wire import Wire
+from tests.support.private import PrivateHelper
+from tests.support.roots import busybox_tar
 
-ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "busybox:latest"
 
 
@@ -69,31 +66,6 @@ class EngineUnderTest:
         return total / os.sysconf("SC_CLK_TCK")
 
 
-def busybox_tar() -> bytes:
-    """A root file system of the machine's static busybox."""
-    program = shutil.which("busybox")
-    if program is None:
-        raise SystemExit("bench: busybox-static is not installed")
-    applets = subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout.split()
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name in ("bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr", "usr/bin", "var"):
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-        tar.add(os.path.realpath(program), "bin/busybox")
-        for applet in applets:
-            if applet != "busybox":
-                entry = tarfile.TarInfo(f"bin/{applet}")
-                entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
-                tar.addfile(entry)
-        for name, text in (("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("etc/group", "root:x:0:\n")):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(text)
-            tar.addfile(entry, io.BytesIO(text.encode()))
-    return out.getvalue()
-
-
 def import_busybox(wire: Wire) -> None:
     wire.upload("/images/create?fromSrc=-&repo=busybox&tag=latest&changes=CMD%20%5B%22sh%22%5D", busybox_tar())
 
@@ -101,31 +73,12 @@ def import_busybox(wire: Wire) -> None:
 @contextlib.contextmanager
 def slipway() -> Iterator[EngineUnderTest]:
     """A private helper of this checkout, gone with all its state afterwards."""
-    at = tempfile.mkdtemp(prefix="slipway-bench-")
-    sock = f"{at}/s.sock"
-    log = open(f"{at}/log", "wb")
-    helper = subprocess.Popen(
-        [sys.executable, "-m", "helper", "--host", f"unix://{sock}", "--data-root", f"{at}/data", "--exec-root", f"{at}/exec",
-         "--default-address-pool", "base=10.231.0.0/16,size=24", "--bip", "10.230.0.1/16"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    try:
-        assert helper.stdout is not None
-        line = helper.stdout.readline()
-        if not line:
-            raise SystemExit(f"bench: the helper did not start: {Path(at, 'log').read_text()}")
-        engine = EngineUnderTest("slipway", sock, helper.pid, (f"{at}/exec",))
+    with PrivateHelper() as helper:
+        assert helper.process is not None
+        engine = EngineUnderTest("slipway", helper.socket, helper.process.pid, (helper.exec,))
         import_busybox(engine.wire())
         yield engine
         leave(engine)
-    finally:
-        helper.send_signal(signal.SIGTERM)
-        helper.wait(30)
-        for pid in pids_with(f"{at}/exec"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        log.close()
-        shutil.rmtree(at, ignore_errors=True)
 
 
 def leave(engine: EngineUnderTest) -> None:
@@ -133,16 +86,6 @@ def leave(engine: EngineUnderTest) -> None:
     wire = engine.wire()
     for each in wire.call("GET", "/containers/json?all=1"):
         wire.call("DELETE", f"/containers/{each['Id']}?force=1")
-
-
-def pids_with(marker: str) -> list[int]:
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            with contextlib.suppress(OSError):
-                if marker.encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
-                    found.append(int(entry))
-    return found
 
 
 _INSIDE = """set -e

@@ -1,0 +1,1 @@
+"""What several layers of tests share: private helpers, registries, root file systems."""
