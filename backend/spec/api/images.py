@@ -1,0 +1,136 @@
+"""Wire types of the sections Image and Distribution of the Engine API."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from backend.spec.api.containers import ContainerConfig, Empty, GraphDriver, HealthConfig
+from backend.spec.api.wire import UNSET, Maybe, StrSlice, Wire, field
+
+
+class Platform(Struct, kw_only=True):
+    """An operating system and processor."""
+
+    architecture: str = ""
+    os: str = ""
+    os_version: Maybe[str] = field(name="os.version", default=UNSET)
+    os_features: Maybe[list[str]] = field(name="os.features", default=UNSET)
+    variant: Maybe[str] = UNSET
+
+
+class Descriptor(Struct, kw_only=True):
+    """What a registry serves under a digest. Size in bytes."""
+
+    media_type: str = field(name="mediaType", default="")
+    digest: str = ""
+    size: int = 0
+    urls: Maybe[list[str]] = UNSET
+    annotations: Maybe[dict[str, str]] = UNSET
+    platform: Maybe[Platform] = UNSET
+    artifact_type: Maybe[str] = field(name="artifactType", default=UNSET)
+
+
+class ImageSummary(Wire):
+    """One image in GET /images/json. `created`: seconds since the epoch; sizes in bytes, -1 = not counted."""
+
+    id: str = field(name="Id")
+    parent_id: str = field(name="ParentId", default="")
+    repo_tags: list[str] = []
+    repo_digests: list[str] = []
+    created: int = 0
+    size: int = 0
+    shared_size: int = -1
+    labels: dict[str, str] | None = None
+    containers: int = -1
+    descriptor: Maybe[Descriptor] = UNSET
+
+
+class ImageContainerConfig(Wire):
+    """The defaults that an image gives its containers."""
+
+    user: str = ""
+    exposed_ports: Maybe[dict[str, Empty]] = UNSET
+    env: list[str] = []
+    cmd: StrSlice | None = None
+    healthcheck: Maybe[HealthConfig] = UNSET
+    args_escaped: Maybe[bool] = UNSET
+    volumes: dict[str, Empty] | None = None
+    working_dir: str = ""
+    entrypoint: StrSlice | None = None
+    on_build: list[str] | None = None
+    labels: dict[str, str] | None = None
+    stop_signal: Maybe[str] = UNSET
+    shell: Maybe[StrSlice] = UNSET
+
+
+class RootFs(Wire):
+    """The layers of an image by diff ID, lowest first."""
+
+    type: str = "layers"
+    layers: list[str] = []
+
+
+class ImageMetadata(Wire):
+    """What the engine knows of an image and its image does not."""
+
+    last_tag_time: str = "0001-01-01T00:00:00Z"
+
+
+class ImageInspect(Wire):
+    """GET /images/{name}/json. Size in bytes."""
+
+    id: str = field(name="Id")
+    repo_tags: list[str] = []
+    repo_digests: list[str] = []
+    parent: str = ""
+    comment: str = ""
+    created: str | None = None
+    docker_version: str = ""
+    author: str = ""
+    config: ImageContainerConfig = field(default_factory=ImageContainerConfig)
+    architecture: str = ""
+    variant: Maybe[str] = UNSET
+    os: str = "linux"
+    os_version: Maybe[str] = UNSET
+    size: int = 0
+    virtual_size: Maybe[int] = UNSET
+    graph_driver: GraphDriver = field(default_factory=GraphDriver)
+    root_fs: RootFs = field(name="RootFS", default_factory=RootFs)
+    metadata: ImageMetadata = field(default_factory=ImageMetadata)
+    descriptor: Maybe[Descriptor] = UNSET
+
+
+class HistoryItem(Wire):
+    """One step of an image's history. `created`: seconds since the epoch; size in bytes."""
+
+    id: str = field(name="Id", default="<missing>")
+    created: int = 0
+    created_by: str = ""
+    tags: list[str] | None = None
+    size: int = 0
+    comment: str = ""
+
+
+class ImageDeleteItem(Wire):
+    """One line of an image removal: a reference that went, or an image."""
+
+    untagged: Maybe[str] = UNSET
+    deleted: Maybe[str] = UNSET
+
+
+class ImagesPruned(Wire):
+    """The report of an image prune. Space in bytes."""
+
+    images_deleted: list[ImageDeleteItem] = []
+    space_reclaimed: int = 0
+
+
+class DistributionInspect(Wire):
+    """GET /distribution/{name}/json."""
+
+    descriptor: Descriptor = field(default_factory=Descriptor)
+    platforms: list[Platform] = []
+
+
+class CommitConfig(ContainerConfig):
+    """The body of POST /commit."""
