@@ -1,0 +1,89 @@
+"""Counting what an engine leaves behind: mounts, cgroups, links, processes, descriptors, state folders."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.private import PrivateHelper
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What the machine holds on behalf of one private helper at a moment."""
+
+    mounts: frozenset[str]
+    cgroups: frozenset[str]
+    links: frozenset[str]
+    network_namespaces: int
+    children: int
+    descriptors: tuple[tuple[str, int], ...]
+    container_folders: frozenset[str]
+
+    def grown_since(self, before: Census) -> list[str]:
+        """What is there now and was not before, in words; empty when nothing was left behind."""
+        found = []
+        for what in ("mounts", "cgroups", "links", "container_folders"):
+            more = getattr(self, what) - getattr(before, what)
+            if more:
+                found.append(f"{what}: {sorted(more)}")
+        for what in ("network_namespaces", "children"):
+            if getattr(self, what) > getattr(before, what):
+                found.append(f"{what}: {getattr(before, what)} before, {getattr(self, what)} now")
+        then = dict(before.descriptors)
+        for process, count in self.descriptors:
+            if count > then.get(process, 0):
+                found.append(f"descriptors of {process}: {then.get(process, 0)} before, {count} now")
+        return found
+
+
+def _cgroups() -> frozenset[str]:
+    found = set()
+    for root, folders, _ in os.walk("/sys/fs/cgroup"):
+        found.update(os.path.join(root, f) for f in folders if "slipway" in os.path.join(root, f))
+    return frozenset(found)
+
+
+def _role(pid: int) -> str:
+    line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return "keeper" if b"keeper" in line else "helper" if b"helper" in line else "other"
+
+
+def _children_of(pids: list[int]) -> int:
+    count = 0
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                count += len(task.read_text().split())
+    return count
+
+
+def census(helper: PrivateHelper) -> Census:
+    """Count everything now."""
+    pids = [p for p in helper.processes() if _role(p) != "other"]
+    namespaces = set()
+    for pid in pids:
+        for fd in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(fd)
+                if target.startswith("net:"):
+                    namespaces.add(target)
+    descriptors: dict[str, int] = {}
+    for pid in pids:
+        descriptors[_role(pid)] = descriptors.get(_role(pid), 0) + len(os.listdir(f"/proc/{pid}/fd"))
+    cgroup_mark = frozenset(c for c in _cgroups() if _belongs(c, helper))
+    folders = frozenset(
+        str(p) for base in (helper.data, helper.exec) for p in Path(base, "containers").glob("*") if p.is_dir())
+    return Census(
+        mounts=frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if helper.at in line),
+        cgroups=cgroup_mark, links=frozenset(name for _, name in socket.if_nameindex()), network_namespaces=len(namespaces),
+        children=_children_of(pids), descriptors=tuple(sorted(descriptors.items())), container_folders=folders)
+
+
+def _belongs(cgroup: str, helper: PrivateHelper) -> bool:
+    """A container's cgroup ends in its ID, which has a folder in this helper's state."""
+    name = os.path.basename(cgroup)
+    return len(name) == 64 or helper.at in cgroup
