@@ -1,0 +1,200 @@
+"""What a container mounts: -v, --mount, --tmpfs, --volumes-from and the image's VOLUMEs become mount records. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from backend.engine.record import MountRecord
+from backend.engine.spec import PROPAGATIONS, tmpfs_options
+from backend.errors import InvalidArgument, NotImplemented_
+from backend.spec import api
+
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_MODES = frozenset({"ro", "rw", "z", "Z", "nocopy", "cached", "consistent", "delegated", *PROPAGATIONS})
+
+
+def check_volume_name(name: str) -> None:
+    """Raise :class:`InvalidArgument` for a name that no volume may have."""
+    if len(name) == 1:
+        raise InvalidArgument("volume name is too short, names should be at least two alphanumeric characters")
+    if not _VOLUME_NAME.fullmatch(name):
+        raise InvalidArgument(f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+                              '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use '
+                              'absolute path')
+
+
+def _clean(path: str) -> str:
+    made = posixpath.normpath(path)
+    return made[1:] if made.startswith("//") else made
+
+
+def _target(path: str, whole: str) -> str:
+    if not path.startswith("/"):
+        raise InvalidArgument(f"invalid volume specification: '{whole}': invalid mount config for type \"volume\": "
+                              f"invalid mount path: '{path}' mount path must be absolute")
+    made = _clean(path)
+    if made == "/":
+        raise InvalidArgument(f"invalid volume specification: '{whole}': invalid mount config for type \"volume\": "
+                              "invalid specification: destination can't be '/'")
+    if "\0" in path:
+        raise InvalidArgument(f"invalid volume specification: '{whole}'")
+    return made
+
+
+def parse_bind(text: str) -> MountRecord:
+    """One `-v`: SOURCE:TARGET[:OPTIONS], or a TARGET alone (an anonymous volume)."""
+    parts = text.split(":")
+    if not 1 <= len(parts) <= 3 or not all(parts):
+        raise InvalidArgument(f"invalid volume specification: '{text}'")
+    if len(parts) == 1:
+        return MountRecord(kind="volume", target=_target(parts[0], text), anonymous=True, driver="local")
+    source, target = parts[0], _target(parts[1], text)
+    mode = parts[2] if len(parts) == 3 else ""
+    options = [one for one in mode.split(",") if one]
+    if bad := [one for one in options if one not in _MODES]:
+        raise InvalidArgument(f"invalid mode: {bad[0]}")
+    if {"ro", "rw"} <= set(options):
+        raise InvalidArgument(f"invalid mode: {mode}")
+    propagation = next((one for one in options if one in PROPAGATIONS), "")
+    read_only = "ro" in options
+    if source.startswith("/"):
+        return MountRecord(kind="bind", target=target, source=_clean(source), mode=mode, read_only=read_only,
+                           propagation=propagation or "rprivate", create_source=True)
+    if propagation:
+        raise InvalidArgument(f"invalid volume specification: '{text}': propagation needs a path of the host")
+    check_volume_name(source)
+    return MountRecord(kind="volume", target=target, volume=source, driver="local", mode=mode or "z",
+                       read_only=read_only, copy="nocopy" not in options)
+
+
+def parse_mount(one: api.Mount) -> MountRecord:
+    """One `--mount`."""
+    kind = one.type or "volume"
+    if not one.target:
+        raise _bad(kind, "field Target must not be empty")
+    if not one.target.startswith("/"):
+        raise _bad(kind, f"invalid mount path: '{one.target}' mount path must be absolute")
+    target = _clean(one.target)
+    if target == "/":
+        raise _bad(kind, "invalid specification: destination can't be '/'")
+    makers: dict[str, Callable[[api.Mount, str], MountRecord]] = {
+        "bind": _bind, "volume": _volume, "tmpfs": _tmpfs}
+    if kind in ("image", "npipe", "cluster"):
+        raise NotImplemented_(f"mounts of type {kind} are not supported yet")
+    if kind not in makers:
+        raise InvalidArgument(f"mount type unknown: {kind}")
+    return makers[kind](one, target)
+
+
+def _bad(kind: str, why: str) -> InvalidArgument:
+    return InvalidArgument(f'invalid mount config for type "{kind}": {why}')
+
+
+def _bind(one: api.Mount, target: str) -> MountRecord:
+    if not one.source:
+        raise _bad("bind", "field Source must not be empty")
+    if not one.source.startswith("/"):
+        raise _bad("bind", f"invalid mount path: '{one.source}' mount path must be absolute")
+    if one.volume_options is not None or one.tmpfs_options is not None:
+        raise _bad("bind", "only BindOptions may be given")
+    options = one.bind_options or api.BindOptions()
+    if options.propagation and options.propagation not in PROPAGATIONS:
+        raise _bad("bind", f"invalid propagation mode: {options.propagation}")
+    force = "force" if options.read_only_force_recursive else ""
+    return MountRecord(kind="bind", target=target, source=_clean(one.source), read_only=one.read_only,
+                       propagation=options.propagation or "rprivate", create_source=options.create_mountpoint,
+                       recursive=not options.non_recursive,
+                       recursive_read_only="never" if options.read_only_non_recursive else force)
+
+
+def _volume(one: api.Mount, target: str) -> MountRecord:
+    if one.bind_options is not None or one.tmpfs_options is not None:
+        raise _bad("volume", "only VolumeOptions may be given")
+    options = one.volume_options or api.VolumeOptions()
+    driver = options.driver_config.name if options.driver_config else ""
+    if driver not in ("", "local"):
+        raise InvalidArgument(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+    if options.subpath and (options.subpath.startswith("/") or ".." in options.subpath.split("/")):
+        raise _bad("volume", f"subpath must be a relative path within the volume: {options.subpath}")
+    if one.source:
+        check_volume_name(one.source)
+    return MountRecord(kind="volume", target=target, volume=one.source, driver="local", mode="z" if one.source else "",
+                       read_only=one.read_only, anonymous=not one.source, copy=not options.no_copy,
+                       subpath=options.subpath)
+
+
+def _tmpfs(one: api.Mount, target: str) -> MountRecord:
+    if one.source:
+        raise _bad("tmpfs", "field Source must not be specified")
+    if one.bind_options is not None or one.volume_options is not None:
+        raise _bad("tmpfs", "only TmpfsOptions may be given")
+    options = one.tmpfs_options or api.TmpfsOptions()
+    if options.size_bytes < 0 or options.mode < 0:
+        raise _bad("tmpfs", "size and mode must not be negative")
+    given = [*("=".join(pair) for pair in options.options)]
+    if options.size_bytes:
+        given.append(f"size={options.size_bytes}")
+    if options.mode:
+        given.append(f"mode={options.mode:o}")
+    if one.read_only:
+        given.append("ro")
+    return MountRecord(kind="tmpfs", target=target, options=tmpfs_options(",".join(given)), read_only=one.read_only)
+
+
+def collect(config: api.ContainerConfig, host: api.HostConfig, image_volumes: Sequence[str],
+            others: Callable[[str], Sequence[MountRecord]]) -> tuple[MountRecord, ...]:
+    """All mounts of a new container. *others* gives the mounts of another container (for VolumesFrom).
+
+    Raises :class:`InvalidArgument`; the text about two mounts at one place is matched by clients.
+    """
+    found: dict[str, MountRecord] = {}
+    for text in host.volumes_from or ():
+        for one in _volumes_from(text, others):
+            found[one.target] = one
+    inherited = set(found)
+    asked = [parse_bind(text) for text in host.binds or ()] + [parse_mount(one) for one in host.mounts]
+    asked += [MountRecord(kind="tmpfs", target=_target(path, path), options=tmpfs_options(options), anonymous=True)
+              for path, options in host.tmpfs.items()]
+    for one in asked:
+        if one.target in found and one.target not in inherited:
+            raise InvalidArgument(f"Duplicate mount point: {one.target}")
+        inherited.discard(one.target)
+        found[one.target] = one
+    for text in (*config.volumes, *image_volumes):
+        one = parse_bind(text)
+        found.setdefault(one.target, one)
+    return tuple(found.values())
+
+
+def _volumes_from(text: str, others: Callable[[str], Sequence[MountRecord]]) -> list[MountRecord]:
+    name, _, mode = text.partition(":")
+    if not name or mode not in ("", "ro", "rw", "z", "Z", "ro,z", "rw,z"):
+        raise InvalidArgument(f"invalid volumes-from specification: '{text}'")
+    read_only = mode.startswith("ro")
+    return [msgspec.structs.replace(one, read_only=one.read_only or read_only, mode=mode or one.mode)
+            for one in others(name) if one.kind != "tmpfs"]
+
+
+def points(mounts: Sequence[MountRecord], volume_path: Callable[[str], str]) -> list[api.MountPoint]:
+    """The mounts as list and inspect show them. A `--tmpfs` is part of HostConfig only, as Docker has it."""
+    made = []
+    for one in mounts:
+        if one.kind == "volume":
+            made.append(api.MountPoint(type="volume", name=one.volume, source=volume_path(one.volume),
+                                       destination=one.target, driver=one.driver or "local", mode=one.mode,
+                                       rw=not one.read_only, propagation=""))
+        elif one.kind == "bind":
+            made.append(api.MountPoint(type="bind", source=one.source, destination=one.target, mode=one.mode,
+                                       rw=not one.read_only, propagation=one.propagation))
+        elif not one.anonymous:
+            made.append(api.MountPoint(type="tmpfs", destination=one.target, rw=not one.read_only))
+    return made
+
+
+def labels_of_anonymous() -> Mapping[str, str]:
+    """The label by which a volume prune tells anonymous volumes."""
+    return {"com.docker.volume.anonymous": ""}

@@ -1,0 +1,81 @@
+"""What the engine keeps of a container: what was meant (`ContainerRecord`, written once) and how it is (`Status`)."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from backend.network.records import Endpoint, PublishedPort
+from backend.spec import api
+
+RUNNING_STATES = frozenset({"running", "paused", "restarting"})
+
+
+class MountRecord(Struct, kw_only=True, frozen=True):
+    """One resolved mount. `kind`: bind, volume, tmpfs or image. `source`: a path of the host, "" for tmpfs."""
+
+    kind: str
+    target: str
+    source: str = ""
+    volume: str = ""                    # name of the volume, for kind "volume"
+    driver: str = ""
+    mode: str = ""                      # as the user wrote it, shown in inspect
+    read_only: bool = False
+    propagation: str = ""
+    options: tuple[str, ...] = ()       # of a tmpfs
+    recursive: bool = True
+    recursive_read_only: str = ""       # "", "never", "force"
+    anonymous: bool = False
+    copy: bool = True                   # an empty volume takes over what the image has at its target
+    create_source: bool = False         # a missing source of a bind is made (the -v form)
+    subpath: str = ""
+
+
+class ContainerRecord(Struct, kw_only=True):
+    """A container as its user asked for it, completed from its image. Only rename, update and connect change it."""
+
+    id: str
+    name: str
+    created: int
+    image: str                          # ID: sha256:...
+    image_name: str                     # as asked for
+    path: str
+    args: list[str]
+    config: api.ContainerConfig
+    host_config: api.HostConfig
+    networks: dict[str, api.EndpointSettings]
+    mounts: tuple[MountRecord, ...] = ()
+    platform: str = "linux"
+
+
+class Status(Struct, kw_only=True):
+    """How a container is. Times in nanoseconds since the epoch, 0 = never."""
+
+    state: str = "created"              # created running paused restarting exited dead
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom: bool = False
+    started_at: int = 0
+    finished_at: int = 0
+    restart_count: int = 0
+    ever_started: bool = False
+    stopped_by_user: bool = False       # a stop or kill that unless-stopped and always respect
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
+    removing: bool = False
+
+    @property
+    def active(self) -> bool:
+        """There is a process (paused too)."""
+        return self.state in ("running", "paused")
+
+
+class VolumeRecord(Struct, kw_only=True):
+    """A volume. `created`: nanoseconds since the epoch."""
+
+    name: str
+    created: int
+    driver: str = "local"
+    options: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    anonymous: bool = False
