@@ -130,7 +130,7 @@ class Container:
     def close(self) -> None:
         """What the end of a container does: its processes' sockets close, its namespace is let go."""
         loop = asyncio.get_running_loop()
-        for thing in self._open:
+        for thing in reversed(self._open):     # servers before the sockets that they listen on
             if isinstance(thing, socket.socket) and thing.fileno() >= 0:
                 loop.remove_reader(thing)
             thing.close()

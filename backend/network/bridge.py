@@ -1,0 +1,286 @@
+"""The kernel's side of a bridge network: the bridge, its addresses and settings, and veth pairs into containers.
+
+Every device of ours can be told from others': bridges carry the helper's instance as their alias, and veths are ports
+of such a bridge. So what a dead helper left behind is found and removed without touching anybody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from backend.errors import InvalidArgument, ServerError
+from backend.network import netlink
+from backend.network.netlink import Netlink
+from backend.network.records import OPTION_BRIDGE, OPTION_ICC, Network
+
+T = TypeVar("T")
+_DEVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", re.ASCII)
+_SYSCTL = "/proc/sys/net"
+EEXIST, ENODEV = 17, 19
+
+
+class NetnsOps(Protocol):
+    """What the engine lends us: descriptors of network namespaces, and a way into them."""
+
+    async def fresh(self, count: int) -> list[int]:
+        """Descriptors of *count* new network namespaces with lo up."""
+
+    def inside(self, netns: int, work: Callable[[], T]) -> T:
+        """Run *work* in this thread inside the namespace, and come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addressing:
+    """What a container's device is given: addresses with prefix lengths, gateways where it may be the way out."""
+
+    ipv4: str = ""
+    prefix4: int = 0
+    gateway4: str = ""
+    ipv6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
+
+
+def write_sysctl(path: str, value: str) -> None:
+    """Write a setting below /proc/sys/net of the calling thread's network namespace."""
+    descriptor = os.open(f"{_SYSCTL}/{path}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
+
+
+def read_sysctl(path: str) -> str:
+    """Read a setting below /proc/sys/net; "" where the kernel does not have it."""
+    try:
+        with open(f"{_SYSCTL}/{path}", encoding="ascii") as source:
+            return source.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def default_bridge_name(instance: str) -> str:
+    """``slipway0`` for the installed helper, ``sw<6 hex>`` for private ones."""
+    if instance == "slipway":
+        return "slipway0"
+    tail = instance.rpartition("-")[2]
+    known = re.fullmatch(r"[0-9a-f]{8}", tail)
+    return "sw" + (tail if known else hashlib.sha256(instance.encode()).hexdigest())[:6]
+
+
+def bridge_name(network_id: str, options: dict[str, str]) -> str:
+    """The device of a user-defined network: as asked for, otherwise ``br-`` and the ID's beginning, as Docker's."""
+    name = options.get(OPTION_BRIDGE, "")
+    if name and not _DEVICE.fullmatch(name):
+        raise InvalidArgument(f"invalid bridge name {name!r}: at most 15 letters, digits, '.', '_' or '-'")
+    return name or f"br-{network_id[:12]}"
+
+
+def random_mac() -> str:
+    """A locally administered unicast MAC address."""
+    return bytes([0x02, *secrets.token_bytes(5)]).hex(":")
+
+
+def mac_for(address: str) -> str:
+    """The MAC of a container with this IPv4 address (02:42 and the address): an address that is given again keeps its
+    MAC, so that neighbours' ARP tables stay true."""
+    return bytes([0x02, 0x42, *(int(part) for part in address.split("."))]).hex(":")
+
+
+class Bridges:
+    """Makes and removes devices, in the network namespace where it was made. Calls take up to a millisecond, except
+    deletions, which take the kernel 15 to 28 ms each and run in a thread of their own."""
+
+    def __init__(self, instance: str, ops: NetnsOps) -> None:
+        self._alias = f"slipway:{instance}"
+        self._ops = ops
+        self._netlink = Netlink()
+        self._deleter = ThreadPoolExecutor(1, "network-teardown")
+        self._slow = Netlink()      # the deleter's own
+        self._index: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Finish the deletions and close the sockets. Devices stay."""
+        self._deleter.shutdown(wait=True)
+        self._netlink.close()
+        self._slow.close()
+
+    # -- bridges -------------------------------------------------------------------------------------------------
+
+    def routes(self, ignore: Iterable[str] = ()) -> list[netlink.Route]:
+        """What the host routes, without the devices in *ignore*."""
+        own = {link.index for link in self._netlink.links() if link.name in set(ignore)}
+        return [route for route in self._netlink.routes() if route.device not in own]
+
+    def device_names(self) -> dict[int, str]:
+        """Device names by index."""
+        return {link.index: link.name for link in self._netlink.links()}
+
+    def ensure(self, network: Network) -> None:
+        """Make the bridge of *network* as its record says, or bring an existing one to that."""
+        name = network.bridge
+        link = self._netlink.link(name)
+        made = link is None
+        try:
+            if link is None:
+                self._netlink.talk(netlink.add_bridge(name, random_mac(), network.mtu))
+                link = self._netlink.link(name)
+                if link is None:
+                    raise ServerError(f"the bridge {name} vanished while it was made")
+                self._netlink.talk(netlink.set_link(link.index, alias=self._alias))
+            elif link.kind != "bridge":
+                raise InvalidArgument(f"{name} is a device of kind {link.kind or 'hardware'} and no bridge")
+            self._settle(network, link.index, owned=made or link.alias == self._alias)
+        except BaseException:
+            if made and link is not None:
+                self._netlink.talk(netlink.delete_link(link.index))
+            raise
+        self._index[name] = link.index
+
+    def _settle(self, network: Network, index: int, *, owned: bool) -> None:
+        name = network.bridge
+        wanted = [f"{config.gateway}/{config.subnet.rpartition('/')[2]}" for config in network.ipam if config.gateway]
+        present = [text for text in self._netlink.addresses(index) if not text.startswith("fe80:")]
+        changes = [netlink.add_address(index, *_split(text)) for text in wanted if text not in present]
+        if owned:
+            changes += [netlink.delete_address(index, *_split(text)) for text in present if text not in wanted]
+        write_sysctl(f"ipv4/conf/{name}/route_localnet", "1")     # published ports on 127.0.0.1
+        if network.enable_ipv6:
+            write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")      # a container must not become the host's router
+        elif read_sysctl(f"ipv6/conf/{name}/disable_ipv6") == "0":
+            write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
+        self._netlink.talk(*changes, netlink.set_link(index, up=True))
+
+    async def remove(self, name: str) -> None:
+        """Delete a bridge that is ours, with what is plugged into it."""
+        self._index.pop(name, None)
+        links = self._netlink.links()
+        bridge = next((link for link in links if link.name == name and link.kind == "bridge"), None)
+        if bridge is not None and bridge.alias == self._alias:
+            ports = [link.index for link in links if link.master == bridge.index and link.kind == "veth"]
+            await self._delete([*ports, bridge.index])
+
+    def own_bridges(self) -> list[str]:
+        """The bridges that carry our instance's mark."""
+        return [link.name for link in self._netlink.links() if link.kind == "bridge" and link.alias == self._alias]
+
+    def ports(self) -> list[str]:
+        """The veths on our bridges."""
+        links = self._netlink.links()
+        own = {link.index for link in links if link.kind == "bridge" and link.alias == self._alias}
+        return [link.name for link in links if link.master in own and link.kind == "veth"]
+
+    # -- containers ----------------------------------------------------------------------------------------------
+
+    def plug(self, network: Network, netns: int, interface: str, addressing: Addressing, mac: str) -> str:
+        """Put a device *interface* into the namespace, on the network's bridge; the host's end. On failure nothing
+        stays."""
+        host = f"veth{secrets.token_hex(4)[:7]}"
+        self._netlink.talk(
+            netlink.add_veth(host, interface, netns, self._index[network.bridge], mac=mac, mtu=network.mtu),
+            netlink.set_up(host))
+        try:
+            if not network.flag(OPTION_ICC, True):
+                link = self._netlink.link(host)
+                if link is not None:
+                    self._netlink.talk(netlink.set_port(link.index, netlink.IFLA_BRPORT_ISOLATED))
+            self.configure(netns, interface, addressing)
+        except BaseException:
+            self.discard(host)
+            raise
+        return host
+
+    def configure(self, netns: int, interface: str, addressing: Addressing) -> None:
+        """Addresses, up, and default routes inside."""
+        def enter() -> Netlink:
+            if not addressing.ipv6 and os.path.exists(f"{_SYSCTL}/ipv6/conf/{interface}/disable_ipv6"):
+                # otherwise a neighbour's router advertisement would give it addresses and routes
+                write_sysctl(f"ipv6/conf/{interface}/disable_ipv6", "1")
+            return Netlink()
+        with _Inside(self._ops.inside(netns, enter)) as inner:
+            index = _index(inner, interface)
+            messages = [netlink.set_link(index, up=True)]
+            for address, prefix, gateway in ((addressing.ipv4, addressing.prefix4, addressing.gateway4),
+                                             (addressing.ipv6, addressing.prefix6, addressing.gateway6)):
+                if address:
+                    messages.append(netlink.add_address(index, address, prefix))
+                if gateway:
+                    messages.append(netlink.set_default(gateway, index))
+            inner.talk(*messages)
+
+    def reroute(self, netns: int, interface: str, gateways: Iterable[str]) -> None:
+        """Make *interface* the way out of the namespace."""
+        with _Inside(self._ops.inside(netns, Netlink)) as inner:
+            index = _index(inner, interface)
+            messages = [netlink.set_default(gateway, index) for gateway in gateways if gateway]
+            if messages:
+                inner.talk(*messages)
+
+    def hairpin(self, host: str) -> None:
+        """Let a container reach itself by a port that it publishes. With br_netfilter switched on (Docker does that)
+        the bridge redirects such packets itself, and would not send them back where they came from. Without it they are
+        routed and need nothing; the flag is left off, because it reflects a container's multicasts to itself."""
+        if read_sysctl("bridge/bridge-nf-call-iptables") != "1":
+            return
+        link = self._netlink.link(host)
+        if link is not None:
+            self._netlink.talk(netlink.set_port(link.index, netlink.IFLA_BRPORT_HAIRPIN))
+
+    def present(self, names: Iterable[str]) -> set[str]:
+        """Which of these devices exist."""
+        return {name for name in names if os.path.exists(f"{_SYSCTL}/ipv4/conf/{name}")}
+
+    def discard(self, host: str) -> Future[None]:
+        """Delete a veth in the background."""
+        link = self._netlink.link(host)
+        return self._deleter.submit(self._delete_now, [] if link is None else [link.index])
+
+    async def unplug(self, host: str) -> None:
+        """Delete a veth and wait until it is gone from the container."""
+        link = self._netlink.link(host)
+        if link is not None:
+            await self._delete([link.index])
+
+    async def _delete(self, indexes: list[int]) -> None:
+        await asyncio.wrap_future(self._deleter.submit(self._delete_now, indexes))
+
+    def _delete_now(self, indexes: list[int]) -> None:
+        for index in indexes:
+            try:
+                self._slow.talk(netlink.delete_link(index))
+            except OSError as problem:
+                if problem.errno != ENODEV:      # it went with its namespace
+                    raise
+
+
+def _split(text: str) -> tuple[str, int]:
+    address, _, prefix = text.rpartition("/")
+    return address, int(prefix)
+
+
+def _index(inner: Netlink, interface: str) -> int:
+    link = inner.link(interface)
+    if link is None:
+        raise ServerError(f"the device {interface} is gone from the container's network namespace")
+    return link.index
+
+
+class _Inside:
+    """Close a netlink socket at the end of a block: an open one keeps its network namespace alive."""
+
+    def __init__(self, held: Netlink) -> None:
+        self._held = held
+
+    def __enter__(self) -> Netlink:
+        return self._held
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()

@@ -1,0 +1,136 @@
+"""libnftables by ctypes: each change is one transaction of the kernel, in 0.1 ms and without a process.
+
+The library's handle belongs to the network namespace in which it was opened, and to one thread at a time (the helper's
+loop). Only the table named after the helper's instance is ever touched.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Iterable
+
+from backend.errors import ServerError, Unavailable
+from backend.network.ruleset import BridgeRules, Forwarding, Ruleset, published_in
+
+LIBRARY = "libnftables.so.1"
+MISSING = (f"networks need nftables, and {LIBRARY} cannot be loaded ({{reason}}). Install it (Debian and Ubuntu: "
+           "libnftables1, Fedora and Arch: nftables) and start the helper again. Containers with --network none or "
+           "host still work.")
+_OUTPUT_JSON = 1 << 4
+
+
+class Nftables:
+    """The library. ServerError with nft's own words when a transaction is refused; nothing has changed then."""
+
+    def __init__(self) -> None:
+        try:
+            library = ctypes.CDLL(LIBRARY)
+        except OSError as problem:
+            raise Unavailable(MISSING.format(reason=problem)) from None
+        for name, result, arguments in (
+            ("nft_ctx_new", ctypes.c_void_p, (ctypes.c_uint32,)),
+            ("nft_ctx_free", None, (ctypes.c_void_p,)),
+            ("nft_ctx_output_set_flags", None, (ctypes.c_void_p, ctypes.c_uint)),
+            ("nft_ctx_buffer_output", ctypes.c_int, (ctypes.c_void_p,)),
+            ("nft_ctx_buffer_error", ctypes.c_int, (ctypes.c_void_p,)),
+            ("nft_ctx_get_output_buffer", ctypes.c_char_p, (ctypes.c_void_p,)),
+            ("nft_ctx_get_error_buffer", ctypes.c_char_p, (ctypes.c_void_p,)),
+            ("nft_run_cmd_from_buffer", ctypes.c_int, (ctypes.c_void_p, ctypes.c_char_p)),
+        ):
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+        self._library = library
+        self._handle: int | None = library.nft_ctx_new(0)
+        if not self._handle:
+            raise Unavailable(MISSING.format(reason="nft_ctx_new failed"))
+        library.nft_ctx_buffer_output(self._handle)
+        library.nft_ctx_buffer_error(self._handle)
+
+    def run(self, commands: str, *, json_output: bool = False) -> str:
+        """Run *commands* as one transaction; what it printed."""
+        if self._handle is None:
+            raise ServerError("the firewall has been closed")
+        self._library.nft_ctx_output_set_flags(self._handle, _OUTPUT_JSON if json_output else 0)
+        status = self._library.nft_run_cmd_from_buffer(self._handle, commands.encode())
+        output: bytes = self._library.nft_ctx_get_output_buffer(self._handle) or b""
+        words = (self._library.nft_ctx_get_error_buffer(self._handle) or b"").decode("utf-8", "replace").strip()
+        if status != 0:
+            raise ServerError(f"the firewall refused a change: {words or 'no reason given'}")
+        return output.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Free the library's handle."""
+        if self._handle is not None:
+            self._library.nft_ctx_free(self._handle)
+            self._handle = None
+
+
+class Firewall:
+    """Our table. It remembers what it published so that a repeated release harms nothing."""
+
+    def __init__(self, table: str) -> None:
+        self._rules = Ruleset(table)
+        self._nft = Nftables()
+        self._bridges: dict[str, BridgeRules] = {}
+        self._ports: set[Forwarding] = set()
+        self._claimed: set[Forwarding] = set()
+
+    def open(self, bridges: Iterable[BridgeRules]) -> None:
+        """Write the table for *bridges*. Ports that an earlier life of this instance published stay until
+        :meth:`sweep`, so that a restart of the helper interrupts nobody."""
+        self._bridges = {rules.bridge: rules for rules in bridges}
+        self._ports = set(self._read())
+        self._nft.run(self._rules.rebuild(self._bridges.values(), self._ports))
+
+    def _read(self) -> list[Forwarding]:
+        try:
+            return published_in(json.loads(self._nft.run(self._rules.listing(), json_output=True)))
+        except ServerError:      # there is no such table: the usual case
+            return []
+
+    def add_bridge(self, rules: BridgeRules) -> None:
+        """Start to serve a bridge."""
+        self._nft.run(self._rules.add_bridge(rules))
+        self._bridges[rules.bridge] = rules
+
+    def remove_bridge(self, bridge: str) -> None:
+        """Stop to serve a bridge."""
+        rules = self._bridges.pop(bridge, None)
+        if rules is not None:
+            self._nft.run(self._rules.remove_bridge(rules))
+
+    def publish(self, ports: Iterable[Forwarding]) -> None:
+        """Forward *ports*, in one transaction. What leads elsewhere from an earlier life is replaced."""
+        wanted = set(ports)
+        keys = {_key(port) for port in wanted}
+        stale = {port for port in self._ports - wanted if _key(port) in keys}
+        new = wanted - self._ports
+        if stale or new:
+            self._nft.run(self._rules.remove_ports(stale) + self._rules.add_ports(new))
+        self._ports = (self._ports - stale) | new
+        self._claimed |= wanted
+
+    def withdraw(self, ports: Iterable[Forwarding]) -> None:
+        """Forward *ports* no longer."""
+        gone = set(ports) & self._ports
+        if gone:
+            self._nft.run(self._rules.remove_ports(gone))
+        self._ports -= gone
+        self._claimed -= gone
+
+    def sweep(self) -> int:
+        """Withdraw what an earlier life published and nobody claimed since; how many."""
+        stale = self._ports - self._claimed
+        self.withdraw(stale)
+        return len(stale)
+
+    def close(self, *, keep: bool) -> None:
+        """Let go; without *keep* the table goes."""
+        if not keep:
+            self._nft.run(self._rules.delete())
+        self._nft.close()
+
+
+def _key(port: Forwarding) -> tuple[bool, str, str, int]:
+    return ":" in port.target, port.host_ip, port.protocol, port.host_port

@@ -1,0 +1,524 @@
+"""The network room's door: networks, containers' places on them, published ports.
+
+Everything here runs on the helper's loop; between two awaits nothing else runs, which is what keeps addresses, ports
+and names from being given twice. Records are values: the engine stores them, this room keeps none on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from backend.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotImplemented_, ServerError, Unavailable
+from backend.network import records
+from backend.network.bridge import (
+    Addressing,
+    Bridges,
+    NetnsOps,
+    bridge_name,
+    default_bridge_name,
+    mac_for,
+    read_sysctl,
+    write_sysctl,
+)
+from backend.network.firewall import Firewall
+from backend.network.ipam import (
+    Leases,
+    Subnet,
+    check_pools,
+    choose_subnet,
+    complete,
+    parse_address,
+    parse_subnet,
+    refuse_overlap,
+)
+from backend.network.publisher import Publication, Publisher
+from backend.network.records import (
+    DEFAULT_POOLS,
+    AddressPool,
+    Endpoint,
+    EndpointWish,
+    IpamConfig,
+    Network,
+    NetworkSpec,
+    PortWish,
+    PublishedPort,
+)
+from backend.network.ruleset import BridgeRules
+
+log = logging.getLogger(__name__)
+
+_MISSING_DRIVERS = ("macvlan", "ipvlan", "overlay")
+_COOLING_FIRST, _COOLING_PATIENCE = 0.05, 3.0      # seconds: first look for a gone veth; then it is deleted by force
+
+
+@dataclass(slots=True)
+class _Place:
+    """What a container has here: endpoints by network ID, ports."""
+
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    published: list[Publication] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cooling:
+    """A released endpoint whose veth is still there."""
+
+    endpoint: Endpoint
+    since: float
+
+
+class NetworkManager:
+    """Networks of one helper. *instance* names its firewall table; *bip* is the default bridge's address with its
+    prefix length ("10.1.2.1/24"), "" for the first free piece of the pools."""
+
+    def __init__(self, *, instance: str, state_dir: str, pools: Sequence[AddressPool], netns: NetnsOps,
+                 bip: str = "") -> None:
+        check_pools(pools)
+        self._instance = instance
+        self._state_dir = state_dir
+        self._pools = tuple(pools) or DEFAULT_POOLS
+        self._bip = bip
+        self._ops = netns
+        self._networks: dict[str, Network] = {}
+        self._leases: dict[str, list[Leases]] = {}
+        self._places: dict[str, _Place] = {}
+        self._cooling: dict[str, _Cooling] = {}
+        self._cooling_timer: asyncio.TimerHandle | None = None
+        self._firewall: Firewall | None = None
+        self._fault = ""
+        self._bridges: Bridges
+        self._publisher: Publisher | None = None
+        self.notes: list[str] = []      # what was changed on the host, for the engine's `info` and log
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def open(self, saved: Sequence[Network]) -> None:
+        """Bring up what is *saved*, make missing default networks, remove bridges that a dead instance left."""
+        self._bridges = Bridges(self._instance, self._ops)
+        try:
+            self._firewall = Firewall(self._instance)
+            self._publisher = Publisher(self._firewall, _ephemeral())
+        except Unavailable as missing:
+            self._fault = missing.message
+            self._note(missing.message)
+        for network in saved:
+            self._networks[network.id] = network
+            self._leases[network.id] = [Leases(config) for config in network.ipam]
+        for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
+            if not any(network.name == name for network in self._networks.values()):
+                self._add_default(name, driver)
+        if self._firewall is not None:
+            await self._open_kernel(self._firewall)
+
+    async def _open_kernel(self, firewall: Firewall) -> None:
+        bridged = [network for network in self._networks.values() if network.driver == "bridge"]
+        for name in set(self._bridges.own_bridges()) - {network.bridge for network in bridged}:
+            await self._bridges.remove(name)
+        if read_sysctl("ipv4/ip_forward") == "0":
+            write_sysctl("ipv4/ip_forward", "1")
+            self._note("IPv4 forwarding was off on this host and has been switched on (net.ipv4.ip_forward)")
+        for network in bridged:
+            self._forward_v6(network)
+            self._bridges.ensure(network)
+        firewall.open([self._rules(network) for network in bridged])
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        log.warning("%s", text)
+
+    def _forward_v6(self, network: Network) -> None:
+        if network.enable_ipv6 and read_sysctl("ipv6/conf/all/forwarding") == "0":
+            write_sysctl("ipv6/conf/all/forwarding", "1")
+            self._note("IPv6 forwarding was off on this host and has been switched on (net.ipv6.conf.all.forwarding)")
+
+    async def restored(self) -> None:
+        """Call once after the last :meth:`restore`: removes veths and published ports that no container claimed."""
+        if self._firewall is not None:
+            claimed = {endpoint.host_interface for place in self._places.values()
+                       for endpoint in place.endpoints.values()}
+            for name in self._bridges.ports():
+                if name not in claimed:
+                    self._bridges.discard(name)
+            self._firewall.sweep()
+
+    async def close(self, keep: bool) -> None:
+        """Let go of everything. *keep*: containers go on running, so bridges and firewall stay; else they go."""
+        if self._cooling_timer is not None:
+            self._cooling_timer.cancel()
+        for place in self._places.values():
+            self._end(place.published, withdraw=False)
+        self._places.clear()
+        if self._firewall is not None:
+            self._firewall.close(keep=keep)
+            if not keep:
+                for name in self._bridges.own_bridges():
+                    await self._bridges.remove(name)
+        await asyncio.to_thread(self._bridges.close)
+
+    # -- networks ------------------------------------------------------------------------------------------------
+
+    def _add_default(self, name: str, driver: str) -> None:
+        network = Network(secrets.token_hex(32), name, driver, time.time_ns())
+        if driver == "bridge":
+            device = default_bridge_name(self._instance)
+            if self._bip:
+                interface = ipaddress.ip_interface(self._bip)
+                config = IpamConfig(str(interface.network), "", str(interface.ip))
+                config = complete(config, parse_subnet(config.subnet))
+            else:
+                subnet = choose_subnet(self._pools, self._taken(ignore=(device,)))
+                config = complete(IpamConfig(), subnet)
+            options = {records.OPTION_DEFAULT: "true", records.OPTION_ICC: "true", records.OPTION_MASQUERADE: "true",
+                       records.OPTION_BINDING: "0.0.0.0", records.OPTION_BRIDGE: device, records.OPTION_MTU: "1500"}
+            network = replace(network, ipam=(config,), options=options, bridge=device)
+        self._networks[network.id] = network
+        self._leases[network.id] = [Leases(config) for config in network.ipam]
+
+    def _subnets(self) -> list[Subnet]:
+        return [leases.subnet for group in self._leases.values() for leases in group]
+
+    def _taken(self, ignore: Sequence[str] = ()) -> list[Subnet]:
+        """What a new subnet must not overlap: our networks and what the host routes."""
+        return [*self._subnets(), *(route.subnet for route in self._bridges.routes(ignore))]
+
+    async def create(self, spec: NetworkSpec) -> Network:
+        """Make a network; nothing stays when it fails."""
+        self._check(spec)
+        identity = secrets.token_hex(32)
+        network = Network(
+            identity, spec.name, spec.driver, time.time_ns(), enable_ipv4=spec.enable_ipv4,
+            enable_ipv6=spec.enable_ipv6, internal=spec.internal, attachable=spec.attachable,
+            ipam_driver=spec.ipam_driver or "default", ipam_options=spec.ipam_options, ipam=self._subnet_plan(spec),
+            user_subnets=any(config.subnet for config in spec.ipam), options=spec.options, labels=spec.labels,
+            bridge=bridge_name(identity, spec.options))
+        if any(other.bridge == network.bridge for other in self._networks.values()):
+            raise Forbidden(f"the bridge name {network.bridge} is already used by another network")
+        self._forward_v6(network)
+        self._bridges.ensure(network)
+        try:
+            self._working().add_bridge(self._rules(network))
+        except BaseException:
+            await self._bridges.remove(network.bridge)
+            raise
+        self._networks[identity] = network
+        self._leases[identity] = [Leases(config) for config in network.ipam]
+        return network
+
+    def _check(self, spec: NetworkSpec) -> None:
+        if not spec.name.strip():
+            raise InvalidArgument("invalid name:  (a network needs a name)")
+        if spec.name in ("bridge", "host", "none", "default"):
+            raise Forbidden(f"operation is not permitted on predefined {spec.name} network")
+        if any(network.name == spec.name for network in self._networks.values()):
+            raise Conflict(f"network with name {spec.name} already exists")
+        if spec.driver in ("host", "null"):
+            raise Forbidden(f'only one instance of "{spec.driver}" network is allowed')
+        if spec.driver in _MISSING_DRIVERS:
+            raise NotImplemented_(f"the network driver {spec.driver} is not available yet; use bridge")
+        if spec.driver != "bridge":
+            raise NotFound(f"could not find plugin {spec.driver} in v1 plugin registry: "
+                           f'plugin "{spec.driver}" not found')
+        if spec.ipam_driver not in ("", "default"):
+            raise NotImplemented_(f"the address driver {spec.ipam_driver} is not available yet; use default")
+        if not spec.enable_ipv4:
+            raise NotImplemented_("networks without IPv4 are not available yet")
+        for option in (records.OPTION_MODE4, records.OPTION_MODE6):
+            mode = spec.options.get(option, "nat")
+            if mode not in ("nat", "nat-unprotected"):
+                raise NotImplemented_(f"{option}={mode} is not available yet; use nat or nat-unprotected")
+        mtu = spec.options.get(records.OPTION_MTU, "")
+        if mtu and not (mtu.isascii() and mtu.isdigit() and int(mtu[:6]) <= 65535):
+            raise InvalidArgument(f"invalid value for {records.OPTION_MTU}: {mtu}")
+        self._working()
+
+    def _subnet_plan(self, spec: NetworkSpec) -> tuple[IpamConfig, ...]:
+        wishes: dict[int, IpamConfig] = {}
+        for config in spec.ipam:
+            if not config.subnet and (config.gateway or config.ip_range or config.auxiliary):
+                raise InvalidArgument("invalid network config:\na gateway, ip-range or aux-address needs a subnet")
+            version = parse_subnet(config.subnet).version if config.subnet else 4
+            if version in wishes:
+                raise Forbidden("bridge driver doesn't support multiple subnets")
+            wishes[version] = config
+        if 6 in wishes and not spec.enable_ipv6:
+            del wishes[6]          # as dockerd: the subnet is ignored unless IPv6 is asked for
+        plan = []
+        for version in (4, 6) if spec.enable_ipv6 else (4,):
+            config = wishes.get(version, IpamConfig())
+            if config.subnet:
+                subnet = parse_subnet(config.subnet)
+                names = self._bridges.device_names()
+                routed = [(route.subnet, names.get(route.device, "a gateway")) for route in self._bridges.routes()]
+                refuse_overlap(subnet, self._subnets(), routed)
+            else:
+                subnet = choose_subnet(self._pools if version == 4 else self._pools6(), self._taken(), version)
+            plan.append(complete(config, subnet))
+        return tuple(plan)
+
+    def _pools6(self) -> list[AddressPool]:
+        """The pools for IPv6; without one a unique local prefix (RFC 4193) of this host and instance."""
+        given = [pool for pool in self._pools if ":" in pool.base]
+        seed = hashlib.sha256(f"{self._instance}:{_machine()}".encode()).digest()
+        packed = bytes([0xFD]) + seed[:5] + bytes(10)
+        return given or [AddressPool(f"{ipaddress.IPv6Address(packed)}/48", 64)]
+
+    def _rules(self, network: Network) -> BridgeRules:
+        return BridgeRules(
+            network.bridge, tuple(config.subnet for config in network.ipam), network.internal,
+            network.flag(records.OPTION_ICC, True), network.flag(records.OPTION_MASQUERADE, True),
+            network.options.get(records.OPTION_MODE4) == "nat-unprotected")
+
+    async def remove(self, network_id: str) -> None:
+        """Remove a network without endpoints (Forbidden, as dockerd, otherwise)."""
+        network = self.get(network_id)
+        if network.is_default:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        users = self.endpoints(network.id)
+        if users:
+            who = ", ".join(f'name:"{user.container_name}" id:"{user.id[:12]}"' for user in users)
+            raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({who})")
+        del self._networks[network.id], self._leases[network.id]
+        if self._firewall is not None:
+            self._firewall.remove_bridge(network.bridge)
+            await self._bridges.remove(network.bridge)
+
+    def get(self, name_or_id: str) -> Network:
+        """A network by ID, name, or unique beginning of its ID."""
+        if name_or_id in self._networks:
+            return self._networks[name_or_id]
+        for network in self._networks.values():
+            if network.name == name_or_id:
+                return network
+        found = [network for network in self._networks.values() if name_or_id and network.id.startswith(name_or_id)]
+        if len(found) > 1:
+            raise InvalidArgument(f"network {name_or_id} is ambiguous ({len(found)} matches found based on ID prefix)")
+        if not found:
+            raise NotFound(f"network {name_or_id} not found")
+        return found[0]
+
+    def list(self) -> list[Network]:
+        """All networks, oldest first."""
+        return sorted(self._networks.values(), key=lambda network: network.created)
+
+    def endpoints(self, network_id: str) -> Sequence[Endpoint]:
+        """Who is on a network."""
+        return [place.endpoints[network_id] for place in self._places.values() if network_id in place.endpoints]
+
+    def _working(self) -> Firewall:
+        if self._firewall is None:
+            raise Unavailable(self._fault or "networks are not open")
+        return self._firewall
+
+    # -- containers ----------------------------------------------------------------------------------------------
+
+    async def sandbox(self, network_id: str = "") -> int:
+        """A descriptor of a network namespace with lo up; the caller's to close. *network_id* says on which network the
+        container will be first, so that a namespace prepared for it can be given."""
+        return (await self._ops.fresh(1))[0]
+
+    async def connect(self, network_id: str, container_id: str, netns: int, wish: EndpointWish) -> Endpoint:
+        """Put a container on a network: address, device, routes, names. On host and none there is nothing to do but the
+        record (*netns* is not used there)."""
+        network = self.get(network_id)
+        place = self._places.get(container_id) or _Place()
+        if network.id in place.endpoints:
+            raise Forbidden(f"endpoint with name {wish.container_name} already exists in network {network.name}")
+        endpoint = Endpoint(
+            secrets.token_hex(32), network.id, network.name, container_id, wish.container_name, aliases=wish.aliases,
+            dns_names=_dns_names(network, container_id, wish), links=wish.links, gw_priority=wish.gw_priority,
+            driver_opts=wish.driver_opts)
+        if network.driver == "bridge":
+            self._working()
+            endpoint = self._plug(network, place, netns, endpoint, wish)
+        self._places[container_id] = place
+        place.endpoints[network.id] = endpoint
+        return endpoint
+
+    def _plug(self, network: Network, place: _Place, netns: int, endpoint: Endpoint, wish: EndpointWish) -> Endpoint:
+        endpoint = self._lease(network, endpoint, wish)
+        try:
+            prefix = network.options.get(records.OPTION_PREFIX, "") or "eth"
+            interface = _free_interface(prefix, place)
+            endpoint = replace(endpoint, interface=interface, mac=_mac(wish.mac) or mac_for(endpoint.ipv4))
+            out = _way_out([*place.endpoints.values(), endpoint]) is endpoint
+            addressing = Addressing(
+                endpoint.ipv4, endpoint.ipv4_prefix, endpoint.gateway if out else "",
+                endpoint.ipv6, endpoint.ipv6_prefix, endpoint.gateway6 if out else "")
+            host = self._bridges.plug(network, netns, interface, addressing, endpoint.mac)
+        except BaseException:
+            self._unlease(endpoint, cool=False)
+            raise
+        return replace(endpoint, host_interface=host)
+
+    def _lease(self, network: Network, endpoint: Endpoint, wish: EndpointWish) -> Endpoint:
+        if (wish.ipv4 or wish.ipv6) and not network.user_subnets:
+            raise InvalidArgument("invalid endpoint settings:\nuser specified IP address is supported only when "
+                                  "connecting to networks with user configured subnets")
+        for leases in self._leases[network.id]:
+            version = leases.subnet.version
+            wanted = wish.ipv4 if version == 4 else wish.ipv6
+            try:
+                address = str(parse_address(wanted)) if wanted else leases.lease()
+                if wanted:
+                    leases.take(address)
+                elif not address:
+                    raise ServerError(f"no available IPv{version} addresses on this network's address pools: "
+                                      f"{network.name} ({network.id})")
+            except BaseException:
+                self._unlease(endpoint, cool=False)
+                raise
+            gateway = "" if network.internal else leases.config.gateway
+            if version == 4:
+                endpoint = replace(endpoint, ipv4=address, ipv4_prefix=leases.prefix, gateway=gateway)
+            else:
+                endpoint = replace(endpoint, ipv6=address, ipv6_prefix=leases.prefix, gateway6=gateway)
+        return endpoint
+
+    def _unlease(self, endpoint: Endpoint, *, cool: bool) -> None:
+        for leases in self._leases.get(endpoint.network_id, ()):
+            address = endpoint.ipv4 if leases.subnet.version == 4 else endpoint.ipv6
+            if address:
+                leases.release(address, cool=cool)
+
+    async def disconnect(self, endpoint: Endpoint, netns: int | None) -> None:
+        """Take a container off a network; *netns* (None: it does not run) gets another way out if it lost its own."""
+        place = self._places.get(endpoint.container_id)
+        if place is None or endpoint.network_id not in place.endpoints:
+            raise Forbidden(f"container {endpoint.container_id} is not connected to network {endpoint.network_name}")
+        endpoint = place.endpoints.pop(endpoint.network_id)
+        gone = [publication for publication in place.published if publication.endpoint == endpoint.id]
+        place.published = [publication for publication in place.published if publication.endpoint != endpoint.id]
+        self._end(gone)
+        if not place.endpoints:
+            self._places.pop(endpoint.container_id, None)
+        if endpoint.host_interface:
+            await self._bridges.unplug(endpoint.host_interface)
+            out = _way_out(list(place.endpoints.values()))
+            if netns is not None and out is not None:
+                self._bridges.reroute(netns, out.interface, (out.gateway, out.gateway6))
+        self._unlease(endpoint, cool=False)
+
+    # -- ports ---------------------------------------------------------------------------------------------------
+
+    async def publish(self, container_id: str, endpoint: Endpoint,
+                      ports: Sequence[PortWish]) -> tuple[PublishedPort, ...]:
+        """Publish a container's ports on the host, all or none. Endpoints without an address of their own (host, none)
+        publish nothing, as with Docker."""
+        if not endpoint.ipv4 or not ports:
+            return ()
+        publisher = self._publishing()
+        binding = self.get(endpoint.network_id).options.get(records.OPTION_BINDING, "")
+        done = publisher.publish(endpoint, ports, "" if binding == "0.0.0.0" else binding)
+        self._bridges.hairpin(endpoint.host_interface)
+        self._places.setdefault(container_id, _Place()).published += done
+        return tuple(publication.record for publication in done)
+
+    def _publishing(self) -> Publisher:
+        self._working()
+        assert self._publisher is not None
+        return self._publisher
+
+    def _end(self, publications: Sequence[Publication], *, withdraw: bool = True) -> None:
+        if self._publisher is not None:
+            self._publisher.end(publications, withdraw=withdraw)
+
+    async def release(self, container_id: str) -> None:
+        """The container has ended: free its ports and addresses. Its veths go with its namespace, in the background."""
+        place = self._places.pop(container_id, None)
+        if place is None:
+            return
+        self._end(place.published)
+        now = asyncio.get_running_loop().time()
+        for endpoint in place.endpoints.values():
+            if endpoint.host_interface:
+                self._unlease(endpoint, cool=True)
+                self._cooling[endpoint.host_interface] = _Cooling(endpoint, now)
+        self._watch(_COOLING_FIRST)
+
+    def _watch(self, delay: float) -> None:
+        if self._cooling and self._cooling_timer is None:
+            self._cooling_timer = asyncio.get_running_loop().call_later(delay, self._settle, delay)
+
+    def _settle(self, delay: float) -> None:
+        """Addresses whose device is gone are free again; a device that stays, because something else holds its
+        namespace, is deleted."""
+        self._cooling_timer = None
+        now = asyncio.get_running_loop().time()
+        present = self._bridges.present(self._cooling)
+        for name, cooling in list(self._cooling.items()):
+            if name not in present:
+                del self._cooling[name]
+                for leases in self._leases.get(cooling.endpoint.network_id, ()):
+                    address = cooling.endpoint.ipv4 if leases.subnet.version == 4 else cooling.endpoint.ipv6
+                    leases.settle(address)
+            elif now - cooling.since > _COOLING_PATIENCE:
+                self._bridges.discard(name)
+        self._watch(min(delay * 2, 1.0))
+
+    async def restore(self, container_id: str, netns: int, endpoints: Sequence[Endpoint],
+                      ports: Sequence[PublishedPort]) -> None:
+        """Take a running container over after a restart of the helper: addresses, ports."""
+        place = _Place()
+        self._places[container_id] = place
+        for endpoint in endpoints:
+            for leases in self._leases.get(endpoint.network_id, ()):
+                address = endpoint.ipv4 if leases.subnet.version == 4 else endpoint.ipv6
+                if address:
+                    leases.take(address)
+            place.endpoints[endpoint.network_id] = endpoint
+        for endpoint in endpoints:
+            wishes = [PortWish(port.container_port, port.protocol, port.host_ip, port.host_port)
+                      for port in ports if port.target == endpoint.ipv4]
+            if wishes:
+                place.published += self._publishing().publish(endpoint, wishes)
+
+
+def _dns_names(network: Network, container_id: str, wish: EndpointWish) -> tuple[str, ...]:
+    """Name, aliases, short ID and host name, each once, in Docker's order; none on networks without names."""
+    if not network.has_names:
+        return ()
+    names = (wish.container_name, *wish.aliases, container_id[:12], wish.hostname)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _free_interface(prefix: str, place: _Place) -> str:
+    taken = {endpoint.interface for endpoint in place.endpoints.values()}
+    return next(name for number in range(len(taken) + 1) if (name := f"{prefix}{number}") not in taken)
+
+
+def _way_out(endpoints: Sequence[Endpoint]) -> Endpoint | None:
+    """The endpoint with the default route, as Docker chooses: highest priority, then the network's name."""
+    candidates = [endpoint for endpoint in endpoints if endpoint.gateway or endpoint.gateway6]
+    return min(candidates, key=lambda endpoint: (-endpoint.gw_priority, endpoint.network_name), default=None)
+
+
+def _mac(text: str) -> str:
+    if not text:
+        return ""
+    parts = text.replace("-", ":").lower().split(":")
+    if len(parts) != 6 or not all(len(part) == 2 and set(part) <= set("0123456789abcdef") for part in parts):
+        raise InvalidArgument(f"invalid MAC address: {text}")
+    if int(parts[0], 16) & 1:
+        raise InvalidArgument(f"invalid MAC address: {text} is a multicast address")
+    return ":".join(parts)
+
+
+def _ephemeral() -> tuple[int, int]:
+    """The kernel's range for ports that nobody chose."""
+    text = read_sysctl("ipv4/ip_local_port_range").split()
+    return (int(text[0]), int(text[1])) if len(text) == 2 else (32768, 60999)
+
+
+def _machine() -> str:
+    try:
+        with open("/etc/machine-id", encoding="ascii") as source:
+            return source.read().strip()
+    except OSError:      # containers often have none; the instance's name alone must do
+        return ""
