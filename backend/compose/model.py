@@ -74,6 +74,7 @@ class HealthCheck:
     retries: int | None = None
     start_period: int | None = None
     start_interval: int | None = None
+    disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,18 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Deploy:
+    """What `deploy` says, as it says it. Its effect is in the service's limits and restart policy already."""
+
+    nano_cpus: int | None = None
+    memory: int | None = None
+    pids: int | None = None
+    memory_reservation: int | None = None
+    restart_condition: str = ""
+    restart_attempts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One service. Its fields are Compose's, with shorthand spelt out and paths absolute."""
 
@@ -137,6 +150,7 @@ class Service:
     restart: str = ""
     healthcheck: HealthCheck | None = None
     limits: Limits = Limits()
+    deploy: Deploy | None = None
     user: str = ""
     working_dir: str = ""
     hostname: str = ""

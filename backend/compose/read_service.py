@@ -15,6 +15,7 @@ from backend.compose.model import (
     CONDITIONS,
     Condition,
     Dependency,
+    Deploy,
     Device,
     HealthCheck,
     Limits,
@@ -323,7 +324,7 @@ def _healthcheck(section: Section) -> HealthCheck | None:
         start_interval=check.duration("start_interval"),
     )
     check.finish()
-    return HealthCheck(("NONE",)) if disabled else read
+    return HealthCheck(("NONE",), disabled=True) if disabled else read
 
 
 def _test(check: Section) -> tuple[str, ...] | None:
@@ -427,50 +428,59 @@ def _logging(section: Section) -> Logging | None:
 def _with_deploy(section: Section, service: Service) -> Service:
     """`scale` and the parts of `deploy` that mean something to one engine."""
     scale = section.integer("scale", 0)
-    deploy = section.section("deploy")
-    if deploy is not None:
-        replicas = deploy.integer("replicas", 0)
+    part = section.section("deploy")
+    if part is not None:
+        replicas = part.integer("replicas", 0)
         if scale is not None and replicas is not None and scale != replicas:
             raise section.error("scale", f"deploy.replicas says {replicas}")
         scale = replicas if scale is None else scale
-        limits = _deploy_limits(deploy, service.limits)
-        service = replace(service, limits=limits, restart=_deploy_restart(deploy, service))
-        deploy.finish(DEPLOY_NOT_YET)
+        deploy = _restart_policy(part, _resources(part))
+        part.finish(DEPLOY_NOT_YET)
+        service = replace(service, deploy=deploy, limits=_with_resources(service.limits, deploy),
+                          restart=_deployed_restart(deploy) or service.restart)
     return service if scale is None else replace(service, scale=scale)
 
 
-def _deploy_limits(deploy: Section, limits: Limits) -> Limits:
-    resources = deploy.section("resources")
+def _resources(part: Section) -> Deploy:
+    deploy = Deploy()
+    resources = part.section("resources")
     if resources is None:
-        return limits
+        return deploy
     most, least = resources.section("limits"), resources.section("reservations")
     if most is not None:
-        cpus, memory, pids = most.number("cpus"), most.size("memory"), most.integer("pids")
+        cpus = most.number("cpus")
+        deploy = Deploy(None if cpus is None else round(cpus * 1e9), most.size("memory"), most.integer("pids"))
         most.finish()
-        limits = replace(
-            limits,
-            nano_cpus=limits.nano_cpus if cpus is None else round(cpus * 1e9),
-            memory=limits.memory if memory is None else memory,
-            pids=limits.pids if pids is None else pids,
-        )
     if least is not None:
-        memory = least.size("memory")
+        deploy = replace(deploy, memory_reservation=least.size("memory"))
         # A reservation of CPU is for a scheduler of many machines; Docker's engine has nothing that it could set.
         least.finish({"cpus", "devices", "generic_resources"})
-        limits = replace(limits, memory_reservation=limits.memory_reservation if memory is None else memory)
     resources.finish()
-    return limits
+    return deploy
 
 
-def _deploy_restart(deploy: Section, service: Service) -> str:
-    policy = deploy.section("restart_policy")
+def _with_resources(limits: Limits, deploy: Deploy) -> Limits:
+    return replace(
+        limits,
+        nano_cpus=limits.nano_cpus if deploy.nano_cpus is None else deploy.nano_cpus,
+        memory=limits.memory if deploy.memory is None else deploy.memory,
+        pids=limits.pids if deploy.pids is None else deploy.pids,
+        memory_reservation=limits.memory_reservation if deploy.memory_reservation is None
+        else deploy.memory_reservation,
+    )
+
+
+def _restart_policy(part: Section, deploy: Deploy) -> Deploy:
+    policy = part.section("restart_policy")
     if policy is None:
-        return service.restart
+        return deploy
     condition = policy.choice("condition", ("none", "on-failure", "any"), "any")
     tries = policy.integer("max_attempts", 0)
     policy.finish({"delay", "window"})
-    if condition == "on-failure":
-        return f"on-failure:{tries}" if tries else "on-failure"
-    return {"none": "no", "any": "always"}[condition]
+    return replace(deploy, restart_condition=condition, restart_attempts=tries)
 
 
+def _deployed_restart(deploy: Deploy) -> str:
+    if deploy.restart_condition == "on-failure":
+        return f"on-failure:{deploy.restart_attempts}" if deploy.restart_attempts else "on-failure"
+    return {"": "", "none": "no", "any": "always"}[deploy.restart_condition]
