@@ -115,10 +115,9 @@ class Bridges:
 
     # -- bridges -------------------------------------------------------------------------------------------------
 
-    def routes(self, ignore: Iterable[str] = ()) -> list[netlink.Route]:
-        """What the host routes, without the devices in *ignore*."""
-        own = {link.index for link in self._netlink.links() if link.name in set(ignore)}
-        return [route for route in self._netlink.routes() if route.device not in own]
+    def routes(self) -> list[netlink.Route]:
+        """What the host routes."""
+        return self._netlink.routes()
 
     def device_names(self) -> dict[int, str]:
         """Device names by index."""

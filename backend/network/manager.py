@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from backend.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotImplemented_, ServerError, Unavailable
+from backend.errors import Forbidden, InvalidArgument, NotFound, ServerError, Unavailable
 from backend.network import records
 from backend.network.bridge import (
     Addressing,
@@ -27,6 +27,7 @@ from backend.network.bridge import (
     read_sysctl,
     write_sysctl,
 )
+from backend.network.dns import HostResolver, NameServer
 from backend.network.firewall import Firewall
 from backend.network.ipam import (
     Leases,
@@ -36,8 +37,9 @@ from backend.network.ipam import (
     complete,
     parse_address,
     parse_subnet,
-    refuse_overlap,
 )
+from backend.network.names import Names
+from backend.network.planning import check, plan_subnets
 from backend.network.publisher import Publication, Publisher
 from backend.network.records import (
     DEFAULT_POOLS,
@@ -50,11 +52,11 @@ from backend.network.records import (
     PortWish,
     PublishedPort,
 )
+from backend.network.resolvconf import ResolverPlan, plan
 from backend.network.ruleset import BridgeRules
 
 log = logging.getLogger(__name__)
 
-_MISSING_DRIVERS = ("macvlan", "ipvlan", "overlay")
 _COOLING_FIRST, _COOLING_PATIENCE = 0.05, 3.0      # seconds: first look for a gone veth; then it is deleted by force
 
 
@@ -91,6 +93,9 @@ class NetworkManager:
         self._places: dict[str, _Place] = {}
         self._cooling: dict[str, _Cooling] = {}
         self._cooling_timer: asyncio.TimerHandle | None = None
+        self._resolver = HostResolver()
+        self._names = Names()
+        self._server = NameServer(self._names, netns.inside, self._resolver)
         self._firewall: Firewall | None = None
         self._fault = ""
         self._bridges: Bridges
@@ -152,6 +157,7 @@ class NetworkManager:
         """Let go of everything. *keep*: containers go on running, so bridges and firewall stay; else they go."""
         if self._cooling_timer is not None:
             self._cooling_timer.cancel()
+        self._server.close()
         for place in self._places.values():
             self._end(place.published, withdraw=False)
         self._places.clear()
@@ -173,7 +179,7 @@ class NetworkManager:
                 config = IpamConfig(str(interface.network), "", str(interface.ip))
                 config = complete(config, parse_subnet(config.subnet))
             else:
-                subnet = choose_subnet(self._pools, self._taken(ignore=(device,)))
+                subnet = choose_subnet(self._pools, [*self._subnets(), *(subnet for subnet, _ in self._routed(device))])
                 config = complete(IpamConfig(), subnet)
             options = {records.OPTION_DEFAULT: "true", records.OPTION_ICC: "true", records.OPTION_MASQUERADE: "true",
                        records.OPTION_BINDING: "0.0.0.0", records.OPTION_BRIDGE: device, records.OPTION_MTU: "1500"}
@@ -184,83 +190,11 @@ class NetworkManager:
     def _subnets(self) -> list[Subnet]:
         return [leases.subnet for group in self._leases.values() for leases in group]
 
-    def _taken(self, ignore: Sequence[str] = ()) -> list[Subnet]:
-        """What a new subnet must not overlap: our networks and what the host routes."""
-        return [*self._subnets(), *(route.subnet for route in self._bridges.routes(ignore))]
-
-    async def create(self, spec: NetworkSpec) -> Network:
-        """Make a network; nothing stays when it fails."""
-        self._check(spec)
-        identity = secrets.token_hex(32)
-        network = Network(
-            identity, spec.name, spec.driver, time.time_ns(), enable_ipv4=spec.enable_ipv4,
-            enable_ipv6=spec.enable_ipv6, internal=spec.internal, attachable=spec.attachable,
-            ipam_driver=spec.ipam_driver or "default", ipam_options=spec.ipam_options, ipam=self._subnet_plan(spec),
-            user_subnets=any(config.subnet for config in spec.ipam), options=spec.options, labels=spec.labels,
-            bridge=bridge_name(identity, spec.options))
-        if any(other.bridge == network.bridge for other in self._networks.values()):
-            raise Forbidden(f"the bridge name {network.bridge} is already used by another network")
-        self._forward_v6(network)
-        self._bridges.ensure(network)
-        try:
-            self._working().add_bridge(self._rules(network))
-        except BaseException:
-            await self._bridges.remove(network.bridge)
-            raise
-        self._networks[identity] = network
-        self._leases[identity] = [Leases(config) for config in network.ipam]
-        return network
-
-    def _check(self, spec: NetworkSpec) -> None:
-        if not spec.name.strip():
-            raise InvalidArgument("invalid name:  (a network needs a name)")
-        if spec.name in ("bridge", "host", "none", "default"):
-            raise Forbidden(f"operation is not permitted on predefined {spec.name} network")
-        if any(network.name == spec.name for network in self._networks.values()):
-            raise Conflict(f"network with name {spec.name} already exists")
-        if spec.driver in ("host", "null"):
-            raise Forbidden(f'only one instance of "{spec.driver}" network is allowed')
-        if spec.driver in _MISSING_DRIVERS:
-            raise NotImplemented_(f"the network driver {spec.driver} is not available yet; use bridge")
-        if spec.driver != "bridge":
-            raise NotFound(f"could not find plugin {spec.driver} in v1 plugin registry: "
-                           f'plugin "{spec.driver}" not found')
-        if spec.ipam_driver not in ("", "default"):
-            raise NotImplemented_(f"the address driver {spec.ipam_driver} is not available yet; use default")
-        if not spec.enable_ipv4:
-            raise NotImplemented_("networks without IPv4 are not available yet")
-        for option in (records.OPTION_MODE4, records.OPTION_MODE6):
-            mode = spec.options.get(option, "nat")
-            if mode not in ("nat", "nat-unprotected"):
-                raise NotImplemented_(f"{option}={mode} is not available yet; use nat or nat-unprotected")
-        mtu = spec.options.get(records.OPTION_MTU, "")
-        if mtu and not (mtu.isascii() and mtu.isdigit() and int(mtu[:6]) <= 65535):
-            raise InvalidArgument(f"invalid value for {records.OPTION_MTU}: {mtu}")
-        self._working()
-
-    def _subnet_plan(self, spec: NetworkSpec) -> tuple[IpamConfig, ...]:
-        wishes: dict[int, IpamConfig] = {}
-        for config in spec.ipam:
-            if not config.subnet and (config.gateway or config.ip_range or config.auxiliary):
-                raise InvalidArgument("invalid network config:\na gateway, ip-range or aux-address needs a subnet")
-            version = parse_subnet(config.subnet).version if config.subnet else 4
-            if version in wishes:
-                raise Forbidden("bridge driver doesn't support multiple subnets")
-            wishes[version] = config
-        if 6 in wishes and not spec.enable_ipv6:
-            del wishes[6]          # as dockerd: the subnet is ignored unless IPv6 is asked for
-        plan = []
-        for version in (4, 6) if spec.enable_ipv6 else (4,):
-            config = wishes.get(version, IpamConfig())
-            if config.subnet:
-                subnet = parse_subnet(config.subnet)
-                names = self._bridges.device_names()
-                routed = [(route.subnet, names.get(route.device, "a gateway")) for route in self._bridges.routes()]
-                refuse_overlap(subnet, self._subnets(), routed)
-            else:
-                subnet = choose_subnet(self._pools if version == 4 else self._pools6(), self._taken(), version)
-            plan.append(complete(config, subnet))
-        return tuple(plan)
+    def _routed(self, ignore: str = "") -> list[tuple[Subnet, str]]:
+        """What the host routes, and through which device; without the device *ignore*."""
+        names = self._bridges.device_names()
+        routes = ((route.subnet, names.get(route.device, "a gateway")) for route in self._bridges.routes())
+        return [(subnet, device) for subnet, device in routes if device != ignore]
 
     def _pools6(self) -> list[AddressPool]:
         """The pools for IPv6; without one a unique local prefix (RFC 4193) of this host and instance."""
@@ -268,6 +202,31 @@ class NetworkManager:
         seed = hashlib.sha256(f"{self._instance}:{_machine()}".encode()).digest()
         packed = bytes([0xFD]) + seed[:5] + bytes(10)
         return given or [AddressPool(f"{ipaddress.IPv6Address(packed)}/48", 64)]
+
+    async def create(self, spec: NetworkSpec) -> Network:
+        """Make a network; nothing stays when it fails."""
+        check(spec, {network.name for network in self._networks.values()})
+        firewall = self._working()
+        plans = plan_subnets(spec, self._pools, self._pools6(), self._subnets(), self._routed())
+        identity = secrets.token_hex(32)
+        network = Network(
+            identity, spec.name, spec.driver, time.time_ns(), enable_ipv4=spec.enable_ipv4,
+            enable_ipv6=spec.enable_ipv6, internal=spec.internal, attachable=spec.attachable,
+            ipam_driver=spec.ipam_driver or "default", ipam_options=spec.ipam_options, ipam=plans,
+            user_subnets=any(config.subnet for config in spec.ipam), options=spec.options, labels=spec.labels,
+            bridge=bridge_name(identity, spec.options))
+        if any(other.bridge == network.bridge for other in self._networks.values()):
+            raise Forbidden(f"the bridge name {network.bridge} is already used by another network")
+        self._forward_v6(network)
+        self._bridges.ensure(network)
+        try:
+            firewall.add_bridge(self._rules(network))
+        except BaseException:
+            await self._bridges.remove(network.bridge)
+            raise
+        self._networks[identity] = network
+        self._leases[identity] = [Leases(config) for config in network.ipam]
+        return network
 
     def _rules(self, network: Network) -> BridgeRules:
         return BridgeRules(
@@ -339,6 +298,7 @@ class NetworkManager:
             endpoint = self._plug(network, place, netns, endpoint, wish)
         self._places[container_id] = place
         place.endpoints[network.id] = endpoint
+        self._names.add(endpoint)
         return endpoint
 
     def _plug(self, network: Network, place: _Place, netns: int, endpoint: Endpoint, wish: EndpointWish) -> Endpoint:
@@ -393,6 +353,7 @@ class NetworkManager:
         if place is None or endpoint.network_id not in place.endpoints:
             raise Forbidden(f"container {endpoint.container_id} is not connected to network {endpoint.network_name}")
         endpoint = place.endpoints.pop(endpoint.network_id)
+        self._names.remove(endpoint)
         gone = [publication for publication in place.published if publication.endpoint == endpoint.id]
         place.published = [publication for publication in place.published if publication.endpoint != endpoint.id]
         self._end(gone)
@@ -434,9 +395,11 @@ class NetworkManager:
         place = self._places.pop(container_id, None)
         if place is None:
             return
+        self._server.stop(container_id)
         self._end(place.published)
         now = asyncio.get_running_loop().time()
         for endpoint in place.endpoints.values():
+            self._names.remove(endpoint)
             if endpoint.host_interface:
                 self._unlease(endpoint, cool=True)
                 self._cooling[endpoint.host_interface] = _Cooling(endpoint, now)
@@ -464,7 +427,8 @@ class NetworkManager:
 
     async def restore(self, container_id: str, netns: int, endpoints: Sequence[Endpoint],
                       ports: Sequence[PublishedPort]) -> None:
-        """Take a running container over after a restart of the helper: addresses, ports."""
+        """Take a running container over after a restart of the helper: addresses, ports, names. Its resolver comes back
+        with :meth:`serve_names`."""
         place = _Place()
         self._places[container_id] = place
         for endpoint in endpoints:
@@ -473,11 +437,29 @@ class NetworkManager:
                 if address:
                     leases.take(address)
             place.endpoints[endpoint.network_id] = endpoint
+            self._names.add(endpoint)
         for endpoint in endpoints:
             wishes = [PortWish(port.container_port, port.protocol, port.host_ip, port.host_port)
                       for port in ports if port.target == endpoint.ipv4]
             if wishes:
                 place.published += self._publishing().publish(endpoint, wishes)
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    def resolver_plan(self, container_id: str, *, servers: Sequence[str] = (), search: Sequence[str] = (),
+                      options: Sequence[str] = ()) -> ResolverPlan:
+        """The container's /etc/resolv.conf, after its connects, and whether :meth:`serve_names` must be called. The
+        arguments are the user's (``--dns``, ``--dns-search``, ``--dns-option``)."""
+        drivers = [self.get(endpoint.network_id) for endpoint in self._names.endpoints(container_id)]
+        isolated = not any(network.driver == "host" for network in drivers)
+        host = self._resolver.for_containers() if isolated else self._resolver.current()
+        return plan(host, embedded=any(network.has_names for network in drivers),
+                    isolated=isolated and any(network.driver == "bridge" for network in drivers),
+                    servers=servers, search=search, options=options)
+
+    async def serve_names(self, container_id: str, netns: int, *, servers: Sequence[str] = ()) -> None:
+        """Answer the container at 127.0.0.11:53 until :meth:`release`. *servers*: the user's, instead of the host's."""
+        await self._server.serve(container_id, netns, servers)
 
 
 def _dns_names(network: Network, container_id: str, wish: EndpointWish) -> tuple[str, ...]:

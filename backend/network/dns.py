@@ -1,0 +1,285 @@
+"""The resolver that containers on user-defined networks ask: 127.0.0.11, port 53, UDP and TCP.
+
+Its sockets are opened inside the container's network namespace and served on the helper's loop: one server for all
+containers, nothing running in any of them. Names of the container's networks are answered at once; the rest is passed
+on to the container's or the host's servers, from the host's namespace, so that a resolver on its loopback works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from backend.network import dnswire, resolvconf
+from backend.network.dnswire import Malformed, Question
+from backend.network.names import Names
+from backend.network.resolvconf import EMBEDDED, ResolvConf
+
+log = logging.getLogger(__name__)
+Client = tuple[Any, ...]
+
+_PORT = 53
+_UPSTREAM = 2.0            # seconds for one server's answer; libc gives up after 5
+_FORWARDED = 256           # questions of one container that may be under way upstream
+_TCP_IDLE = 10.0           # seconds
+_TCP_CLIENTS = 64          # connections of one container
+_SYSTEMD = "/run/systemd/resolve/resolv.conf"     # the real servers behind systemd-resolved's stub
+
+
+class HostResolver:
+    """The host's resolv.conf, read again when it changes."""
+
+    def __init__(self, path: str = "/etc/resolv.conf") -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._known = ResolvConf()
+
+    def current(self) -> ResolvConf:
+        """What it says now; empty where there is none."""
+        try:
+            status = os.stat(self._path)
+            stamp = (status.st_mtime_ns, status.st_ino)
+            if stamp != self._stamp:
+                with open(self._path, encoding="utf-8", errors="replace") as source:
+                    self._known = resolvconf.parse(source.read())
+                self._stamp = stamp
+        except OSError:
+            self._known, self._stamp = ResolvConf(), None
+        return self._known
+
+    def for_containers(self) -> ResolvConf:
+        """The same, with the real servers where only systemd-resolved's stub is named."""
+        own = self.current()
+        if own.servers and all(server == "127.0.0.53" for server in own.servers):
+            return HostResolver(_SYSTEMD).current() if os.path.exists(_SYSTEMD) else own
+        return own
+
+
+@dataclass(slots=True)
+class _Served:
+    """One container's sockets and work under way."""
+
+    container_id: str
+    servers: tuple[str, ...]
+    udp: socket.socket
+    tcp: asyncio.Server
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    clients: int = 0
+
+
+class _Relay(asyncio.DatagramProtocol):
+    """One question to one server, from a port of its own (the kernel's random one)."""
+
+    def __init__(self, query: bytes) -> None:
+        self._query = query
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.DatagramTransport, transport).sendto(self._query)   # loops have classes of their own
+
+    def datagram_received(self, data: bytes, _: object) -> None:
+        if not self.answer.done() and dnswire.is_answer_to(data, self._query):
+            self.answer.set_result(data)
+
+    def error_received(self, problem: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(problem)
+
+
+class NameServer:
+    """Serves all containers. *inside* runs work in a network namespace."""
+
+    def __init__(self, names: Names, inside: Callable[[int, Callable[[], socket.socket]], socket.socket],
+                 host: HostResolver) -> None:
+        self._names, self._inside, self._host = names, inside, host
+        self._served: dict[str, _Served] = {}
+
+    async def serve(self, container_id: str, netns: int, servers: Sequence[str] = ()) -> None:
+        """Start to answer a container. *servers* replace the host's (``--dns``). Again: only they are changed."""
+        known = self._served.get(container_id)
+        if known is not None:
+            known.servers = tuple(servers)
+            return
+        udp = self._inside(netns, lambda: _bound(socket.SOCK_DGRAM))
+        try:
+            listening = self._inside(netns, lambda: _bound(socket.SOCK_STREAM))
+        except BaseException:
+            udp.close()
+            raise
+        try:
+            tcp = await asyncio.start_server(
+                lambda reader, writer: self._client(container_id, reader, writer), sock=listening)
+        except BaseException:
+            udp.close()
+            listening.close()
+            raise
+        served = _Served(container_id, tuple(servers), udp, tcp)
+        self._served[container_id] = served
+        asyncio.get_running_loop().add_reader(udp.fileno(), self._readable, served)
+
+    def stop(self, container_id: str) -> None:
+        """Close a container's sockets: while open they keep its network namespace, and so its veth, alive."""
+        served = self._served.pop(container_id, None)
+        if served is None:
+            return
+        asyncio.get_running_loop().remove_reader(served.udp.fileno())
+        served.udp.close()
+        served.tcp.close()
+        for task in served.tasks:
+            task.cancel()
+
+    def close(self) -> None:
+        """Stop for all."""
+        for container_id in list(self._served):
+            self.stop(container_id)
+
+    # -- questions -----------------------------------------------------------------------------------------------
+
+    def _readable(self, served: _Served) -> None:
+        for _ in range(64):      # then the rest of the helper has its turn
+            try:
+                data, client = served.udp.recvfrom(4096)
+            except OSError:      # nothing left
+                return
+            try:
+                question = dnswire.parse(data)
+            except Malformed:
+                self._reply(served, dnswire.refusal(data), client)
+                continue
+            answer = self._own(served.container_id, question, tcp=False)
+            if answer is not None:
+                self._reply(served, answer, client)
+            elif len(served.tasks) >= _FORWARDED:
+                self._reply(served, dnswire.failure(question, dnswire.SERVFAIL), client)
+            else:
+                self._start(served, self._forward_udp(served, question, data, client))
+
+    def _start(self, served: _Served, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        served.tasks.add(task)
+        task.add_done_callback(served.tasks.discard)
+
+    @staticmethod
+    def _reply(served: _Served, answer: bytes, client: Client) -> None:
+        if answer and served.udp.fileno() >= 0:
+            try:
+                served.udp.sendto(answer, client)
+            except OSError as problem:     # the asker is gone or its queue full: it asks again
+                log.debug("an answer to %s was not taken: %s", served.container_id[:12], problem)
+
+    def _own(self, container_id: str, question: Question, *, tcp: bool) -> bytes | None:
+        """The answer to what we know; None: others may know."""
+        if not question.is_plain:
+            return dnswire.failure(question, dnswire.NOTIMP)
+        if question.kind == dnswire.PTR:
+            address = dnswire.reverse_address(question.name)
+            name = self._names.reverse(container_id, address) if address else ""
+            return dnswire.pointer(question, name, tcp=tcp) if name else self._others(container_id, question)
+        found = self._names.resolve(container_id, question.name)
+        if found is None:
+            return self._others(container_id, question)
+        if question.kind in (dnswire.A, dnswire.AAAA):
+            return dnswire.addresses(question, found, tcp=tcp)
+        return dnswire.failure(question, dnswire.NOERROR)      # the name exists and has no such record
+
+    def _others(self, container_id: str, question: Question) -> bytes | None:
+        """What is said of names that are not ours: nothing leaves an internal network."""
+        return None if self._names.outbound(container_id) else dnswire.failure(question, dnswire.SERVFAIL)
+
+    # -- forwarding ----------------------------------------------------------------------------------------------
+
+    def _upstream(self, served: _Served) -> tuple[str, ...]:
+        return served.servers or tuple(server for server in self._host.current().servers if server != EMBEDDED)
+
+    async def _forward_udp(self, served: _Served, question: Question, query: bytes, client: Client) -> None:
+        for server in self._upstream(served)[:3]:
+            try:
+                answer = await self._ask_udp(server, query)
+            except (OSError, TimeoutError):
+                continue
+            if len(answer) > question.limit:
+                answer = dnswire.truncated(question)
+            self._reply(served, answer, client)
+            return
+        self._reply(served, dnswire.failure(question, dnswire.SERVFAIL), client)
+
+    @staticmethod
+    async def _ask_udp(server: str, query: bytes) -> bytes:
+        transport, relay = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Relay(query), remote_addr=(server, _PORT))
+        try:
+            return await asyncio.wait_for(relay.answer, _UPSTREAM)
+        finally:
+            transport.close()
+
+    async def _ask_tcp(self, server: str, query: bytes) -> bytes:
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(server, _PORT), _UPSTREAM)
+        try:
+            writer.write(struct.pack("!H", len(query)) + query)
+            return await asyncio.wait_for(_framed(reader), 2 * _UPSTREAM)
+        finally:
+            writer.close()
+
+    # -- TCP -----------------------------------------------------------------------------------------------------
+
+    async def _client(self, container_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served = self._served.get(container_id)
+        task = asyncio.current_task()
+        if served is None or task is None or served.clients >= _TCP_CLIENTS:
+            writer.close()
+            return
+        served.clients += 1
+        served.tasks.add(task)
+        try:
+            while True:
+                query = await asyncio.wait_for(_framed(reader), _TCP_IDLE)
+                answer = await self._answer_tcp(served, query)
+                if not answer:
+                    return
+                writer.write(struct.pack("!H", len(answer)) + answer)
+                await asyncio.wait_for(writer.drain(), _TCP_IDLE)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return       # the client has what it wanted, or is gone
+        finally:
+            served.clients -= 1
+            served.tasks.discard(task)
+            writer.close()
+
+    async def _answer_tcp(self, served: _Served, query: bytes) -> bytes:
+        try:
+            question = dnswire.parse(query)
+        except Malformed:
+            return dnswire.refusal(query)
+        answer = self._own(served.container_id, question, tcp=True)
+        if answer is not None:
+            return answer
+        for server in self._upstream(served)[:3]:
+            try:
+                return await self._ask_tcp(server, query)
+            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                continue
+        return dnswire.failure(question, dnswire.SERVFAIL)
+
+
+async def _framed(reader: asyncio.StreamReader) -> bytes:
+    size = struct.unpack("!H", await reader.readexactly(2))[0]
+    return await reader.readexactly(size)
+
+
+def _bound(kind: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)     # after a restart there may be TIME_WAIT
+        made.bind((EMBEDDED, _PORT))
+        if kind == socket.SOCK_STREAM:
+            made.listen(64)
+    except BaseException:
+        made.close()
+        raise
+    return made
