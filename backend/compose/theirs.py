@@ -20,7 +20,7 @@ _UNITS = ((3600 * 10**9, "h"), (60 * 10**9, "m"))
 
 def their_hashes(service: Service) -> tuple[str, ...]:
     """The hashes that docker compose may give *service*; the first is that of the plainest wording."""
-    wordings = ((None, False), (None, True), ({}, False), ({}, True))
+    wordings: tuple[tuple[dict[str, Any] | None, bool], ...] = ((None, False), (None, True), ({}, False), ({}, True))
     return tuple(dict.fromkeys(_hash(_document(service, empty, wordy)) for empty, wordy in wordings))
 
 
