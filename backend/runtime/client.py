@@ -1,0 +1,328 @@
+"""The helper's side of the keeper: finds or starts it, asks it, hears of exits. The only client of the protocol.
+
+An exec that is to be attached runs in three steps, so that no output is lost and no input comes too early::
+
+    pid = await keeper.exec_prepare(id, exec_id, process, stdio)    # namespaces entered, program found, not yet run
+    sock = await keeper.attach(id, exec_id, stdin=True, stdout=True, stderr=True)
+    await keeper.exec_start(id, exec_id)                            # execve has happened when it returns
+
+:meth:`Keeper.exec` does the first and the last for detached ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from backend.runtime.plan import Overlay
+from backend.runtime.protocol import (
+    MAX_MESSAGE,
+    SOCKET,
+    VERSION,
+    Exit,
+    IndexResult,
+    KeeperContainer,
+    KeeperError,
+    KeeperExec,
+    LogTarget,
+    Op,
+    Stdio,
+    UnpackResult,
+    decode,
+    encode,
+)
+from backend.runtime.syscalls import recv_fds, send_fds
+
+__all__ = [
+    "Exit",
+    "IndexResult",
+    "Keeper",
+    "KeeperContainer",
+    "KeeperError",
+    "KeeperExec",
+    "LogTarget",
+    "Overlay",
+    "Stdio",
+    "UnpackResult",
+]
+
+_Reply = tuple[dict[str, Any], list[int]]
+
+
+def _dial(exec_root: str) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(f"{exec_root}/{SOCKET}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    for forced, plain in ((32, socket.SO_SNDBUF), (33, socket.SO_RCVBUF)):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, forced, 2 * MAX_MESSAGE)
+        except OSError:
+            sock.setsockopt(socket.SOL_SOCKET, plain, 2 * MAX_MESSAGE)
+    return sock
+
+
+def _launch(exec_root: str) -> None:
+    """Executes a keeper and waits until it listens; its output goes to ``keeper.log``."""
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
+    read, write = os.pipe()
+    log = os.open(f"{exec_root}/keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        command = [sys.executable, "-I", "-S", program, "--exec-root", exec_root, "--ready-fd", str(write)]
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(write,),
+            start_new_session=True,
+            cwd="/",
+            env={},
+        )
+        os.close(write)
+        write = -1
+        if os.read(read, 1) != b"1":
+            raise KeeperError("start", "other", f"the keeper did not start; see {exec_root}/keeper.log")
+    finally:
+        for fd in (read, write, log):
+            if fd >= 0:
+                os.close(fd)
+
+
+class Keeper:
+    """One connection to the keeper, for one event loop."""
+
+    def __init__(self, sock: socket.socket, on_exit: Callable[[Exit], None], on_lost: Callable[[], None]) -> None:
+        """Use :meth:`connect`."""
+        self._sock = sock
+        self._on_exit = on_exit
+        self._on_lost = on_lost
+        self._on_log: dict[str, Callable[[], None]] = {}
+        self._waiting: dict[int, asyncio.Future[_Reply]] = {}
+        self._next = 0
+        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self.pid = 0
+
+    # --- connecting -------------------------------------------------------------------------------------------------
+    @classmethod
+    def find_or_start(cls, exec_root: str) -> socket.socket:
+        """A connected socket; starts a keeper if none answers. Blocking: call it before the event loop runs."""
+        exec_root = os.path.abspath(exec_root)
+        os.makedirs(exec_root, mode=0o700, exist_ok=True)
+        sock = _dial(exec_root)
+        if sock is None:
+            _launch(exec_root)
+            sock = _dial(exec_root)
+        if sock is None:
+            raise KeeperError("start", "other", f"the keeper of {exec_root} does not answer")
+        return sock
+
+    @classmethod
+    async def connect(
+        cls, sock: socket.socket, *, on_exit: Callable[[Exit], None], on_lost: Callable[[], None]
+    ) -> Keeper:
+        """Speaks through *sock*. *on_exit* and *on_lost* are called in the loop."""
+        sock.setblocking(False)
+        keeper = cls(sock, on_exit, on_lost)
+        keeper._loop.add_reader(sock.fileno(), keeper._readable)
+        answer, _ = await keeper._ask(Op.HELLO)
+        if answer["version"] != VERSION:
+            raise KeeperError(
+                "start", "other", f"the running keeper speaks version {answer['version']}, this helper {VERSION}"
+            )
+        keeper.pid = int(answer["pid"])
+        return keeper
+
+    def close(self) -> None:
+        """Leaves; the keeper and its containers go on."""
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.remove_writer(self._sock.fileno())
+            self._sock.close()
+        self._fail_all()
+
+    def _fail_all(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(KeeperError("keeper", "lost", "the connection to the keeper is lost"))
+
+    # --- messages ---------------------------------------------------------------------------------------------------
+    async def _ask(self, op: Op, fds: list[int] | None = None, **fields: Any) -> _Reply:
+        if self._sock.fileno() < 0:
+            raise KeeperError("keeper", "lost", "the connection to the keeper is lost")
+        self._next += 1
+        number = self._next
+        data = encode({"n": number, "op": op.value, **fields})
+        future: asyncio.Future[_Reply] = self._loop.create_future()
+        self._waiting[number] = future
+        # Copies, because the caller may close its own before the message is out.
+        self._queue.append((data, [os.dup(fd) for fd in fds or []]))
+        self._flush()
+        return await future
+
+    def _flush(self) -> None:
+        while self._queue:
+            data, fds = self._queue[0]
+            try:
+                send_fds(self._sock, data, fds)
+            except BlockingIOError:
+                self._loop.add_writer(self._sock.fileno(), self._flush)
+                return
+            except OSError:
+                self._lost()
+                return
+            self._queue.popleft()
+            for fd in fds:
+                os.close(fd)
+        self._loop.remove_writer(self._sock.fileno())
+
+    def _readable(self) -> None:
+        while self._sock.fileno() >= 0:
+            try:
+                data, fds = recv_fds(self._sock, MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                self._lost()
+                return
+            self._take(decode(data), fds)
+
+    def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+        event = message.get("event")
+        if event == "exit":
+            self._on_exit(Exit.from_wire(message))
+        elif event == "log":
+            call = self._on_log.get(str(message["id"]))
+            if call is not None:
+                call()
+        else:
+            future = self._waiting.pop(int(message["n"]), None)
+            if future is not None and not future.done():
+                if "error" in message:
+                    future.set_exception(KeeperError.from_wire(message["error"]))
+                else:
+                    future.set_result((message["ok"], fds))
+                    return
+        for fd in fds:
+            os.close(fd)
+
+    def _lost(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        self.close()
+        self._on_lost()
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+    async def create(
+        self, id: str, bundle: str, *, overlay: Overlay | None, stdio: Stdio, log: LogTarget, netns: int | None = None
+    ) -> int:
+        """Makes a container up to the point before its program runs; returns the pid of its first process."""
+        answer, _ = await self._ask(
+            Op.CREATE, [netns] if netns is not None else [], id=id, bundle=bundle, stdio=asdict(stdio), log=asdict(log),
+            overlay=asdict(overlay) if overlay is not None else None,
+        )  # fmt: skip
+        return int(answer["pid"])
+
+    async def start(self, id: str) -> int:
+        """Runs the program; returns the time (ns) once execve has happened."""
+        answer, _ = await self._ask(Op.START, id=id)
+        return int(answer["started_at"])
+
+    async def exec_prepare(self, id: str, exec_id: str, process: dict[str, Any], stdio: Stdio) -> int:
+        """Enters the container and finds the program of OCI *process*; returns the pid. Then :meth:`exec_start`."""
+        answer, _ = await self._ask(Op.EXEC, id=id, exec_id=exec_id, process=process, stdio=asdict(stdio))
+        return int(answer["pid"])
+
+    async def exec_start(self, id: str, exec_id: str) -> None:
+        """Runs a prepared exec."""
+        await self._ask(Op.EXEC_START, id=id, exec_id=exec_id)
+
+    async def exec(self, id: str, exec_id: str, process: dict[str, Any], stdio: Stdio) -> int:
+        """Prepares and runs in one go, for an exec that nobody attaches to."""
+        pid = await self.exec_prepare(id, exec_id, process, stdio)
+        await self.exec_start(id, exec_id)
+        return pid
+
+    async def kill(self, id: str, signal: int, exec_id: str = "", every: bool = False) -> None:
+        """Signals the process, or with *every* all of the container's."""
+        await self._ask(Op.KILL, id=id, signal=int(signal), exec_id=exec_id, every=every)
+
+    async def resize(self, id: str, rows: int, columns: int, exec_id: str = "") -> None:
+        """Sets a terminal's size."""
+        await self._ask(Op.RESIZE, id=id, rows=rows, columns=columns, exec_id=exec_id)
+
+    async def attach(
+        self, id: str, exec_id: str = "", *, stdin: bool, stdout: bool, stderr: bool, peer: socket.socket | None = None
+    ) -> socket.socket | None:
+        """A non-blocking stream socket to the process's streams (raw for a terminal, Docker's frames otherwise).
+
+        With *peer* the keeper takes that end of a pair of the caller's (which the caller closes), and None is returned.
+        """
+        fds = [peer.fileno()] if peer is not None else []
+        _, made = await self._ask(Op.ATTACH, fds, id=id, exec_id=exec_id, stdin=stdin, stdout=stdout, stderr=stderr)
+        if peer is not None:
+            return None
+        sock = socket.socket(fileno=made[0])
+        sock.setblocking(False)
+        return sock
+
+    async def delete(self, id: str) -> None:
+        """Forgets a container that is dead or was only created."""
+        await self._ask(Op.DELETE, id=id)
+
+    async def list(self) -> list[KeeperContainer]:
+        """All containers that the keeper knows."""
+        found: list[KeeperContainer] = []
+        start = 0
+        while True:
+            answer, _ = await self._ask(Op.LIST, start=start)
+            found += [KeeperContainer.from_wire(entry) for entry in answer["containers"]]
+            start = int(answer["next"])
+            if not start:
+                return found
+
+    async def netns(self, count: int = 1) -> builtins.list[int]:
+        """Descriptors of *count* (1 to 16) fresh network namespaces."""
+        return (await self._ask(Op.NETNS, count=count))[1]
+
+    async def unpack(self, tar: int, target: int) -> UnpackResult:
+        """Unpacks a tar into a directory, in a confined child."""
+        answer, _ = await self._ask(Op.UNPACK, [tar, target])
+        return UnpackResult(int(answer["entries"]), int(answer["size"]))
+
+    async def index(self, tar: int, index: int) -> IndexResult:
+        """Writes a tar's EROFS index, in a confined child."""
+        answer, _ = await self._ask(Op.INDEX, [tar, index])
+        return IndexResult(int(answer["entries"]), int(answer["size"]))
+
+    async def watch_log(self, id: str, call: Callable[[], None] | None) -> None:
+        """Calls *call* in the loop whenever the log of *id* has grown; None ends it."""
+        if call is None:
+            self._on_log.pop(id, None)
+        else:
+            self._on_log[id] = call
+        await self._ask(Op.WATCH_LOG, id=id, on=call is not None)
+
+    async def stop(self) -> None:
+        """Asks the keeper to leave; KeeperError if it holds a living container."""
+        self._on_lost = _nothing
+        await self._ask(Op.STOP)
+        self.close()
+
+
+def _nothing() -> None:
+    """The end was asked for."""

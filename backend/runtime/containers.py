@@ -1,0 +1,543 @@
+"""The keeper's containers and execs: how requests change them, how they end."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.logs import LogWriter
+from backend.runtime import init, spawn
+from backend.runtime import syscalls as sc
+from backend.runtime.cgroups import Cgroup, CgroupError
+from backend.runtime.confined import Confined
+from backend.runtime.launch import Launch
+from backend.runtime.loop import IN, Loop
+from backend.runtime.plan import BadConfig, Overlay
+from backend.runtime.protocol import Exit, KeeperError, LogTarget, Op, Stdio
+from backend.runtime.protocol import field as get
+from backend.runtime.pump import Client, Streams
+from backend.runtime.records import Records, State, birth
+from backend.runtime.spawn import Child, Machine
+
+Answer = Callable[..., None]
+_LINGER = 2.0  # seconds that a dead process's streams stay open for children that hold them, as moby's
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """A container's first process, or an exec. *status*: preparing, created, starting, running, stopped."""
+
+    id: str
+    exec_id: str
+    pid: int
+    pidfd: int
+    stdio: Stdio
+    status: str = "preparing"
+    sync: socket.socket | None = None
+    streams: Streams | None = None
+    answer: Answer | None = None
+    started_at: int = 0
+    exit: Exit | None = None
+    failed: KeeperError | None = None
+    outputs: dict[int, int] = field(default_factory=dict)
+    stdin: int = -1
+
+
+@dataclass(slots=True, eq=False)
+class Container:
+    """What belongs to one container."""
+
+    process: Process
+    cgroup: Cgroup
+    flags: int
+    bundle: str
+    log: LogTarget
+    seccomp: dict[str, Any] | None
+    execs: dict[str, Process] = field(default_factory=dict)
+
+
+class Containers:
+    """All of them. Every method runs in the keeper's only thread and returns at once."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        machine: Machine,
+        exec_root: str,
+        tell: Callable[[dict[str, Any]], None],
+        log_grown: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._machine = machine
+        self._records = Records(exec_root)
+        self._tell = tell
+        self._log_grown = log_grown
+        self._all: dict[str, Container] = {}
+        self._watched: set[str] = set()
+        self._confined = Confined(loop, machine)
+        self._handlers: dict[Op, Callable[[dict[str, Any], list[int], Answer], None]] = {
+            Op.CREATE: self._create,
+            Op.START: self._start,
+            Op.EXEC: self._exec,
+            Op.EXEC_START: self._exec_start,
+            Op.KILL: self._kill,
+            Op.RESIZE: self._resize,
+            Op.ATTACH: self._attach,
+            Op.DELETE: self._delete,
+            Op.LIST: self._list,
+            Op.NETNS: self._netns,
+            Op.UNPACK: self._confined.unpack,
+            Op.INDEX: self._confined.index,
+        }
+
+    def handle(self, op: Op, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        """One request; *fds* are closed by the caller afterwards. Raises :class:`KeeperError`."""
+        handler = self._handlers.get(op)
+        if handler is None:
+            raise KeeperError("keeper", "other", f"request {op.value} is not available")
+        handler(message, fds, answer)
+
+    def require_empty(self) -> None:
+        """Raises if a container is still alive."""
+        alive = [id for id, c in self._all.items() if c.process.status != "stopped"]
+        if alive:
+            raise KeeperError("stop", "other", f"the keeper still holds {len(alive)} containers")
+
+    def watch_log(self, id: str, on: bool) -> None:
+        """Whether growth of *id*'s log is told."""
+        (self._watched.add if on else self._watched.discard)(id)
+
+    # --- finding ----------------------------------------------------------------------------------------------------
+    def _container(self, message: dict[str, Any], stage: str) -> Container:
+        id = get(message, "id", "str")
+        found = self._all.get(id)
+        if found is None:
+            raise KeeperError(stage, "no_such", f"no such container: {id}")
+        return found
+
+    def _process(self, message: dict[str, Any], stage: str) -> Process:
+        container = self._container(message, stage)
+        exec_id = get(message, "exec_id", "str", "")
+        if not exec_id:
+            return container.process
+        found = container.execs.get(exec_id)
+        if found is None:
+            raise KeeperError(stage, "no_such", f"no such exec: {exec_id}")
+        return found
+
+    # --- create and start -------------------------------------------------------------------------------------------
+    def _create(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        id, bundle = get(message, "id", "str"), get(message, "bundle", "str")
+        old = self._all.get(id)
+        if old is not None:
+            if old.process.status != "stopped":
+                raise KeeperError("create", "exists", f"container {id} exists and is {old.process.status}")
+            self._forget(old)
+        stdio, log = Stdio(**get(message, "stdio", "dict")), LogTarget(**get(message, "log", "dict"))
+        given = message.get("overlay")
+        overlay = Overlay(tuple(given["lower"]), given["upper"], given["work"]) if given else None
+        group: Cgroup | None = None
+        launch: Launch | None = None
+        try:
+            config = spawn.read_config(bundle)
+            linux = config.get("linux") or {}
+            group = Cgroup(str(linux.get("cgroupsPath") or f"slipway/{id}"))
+            launch, flags = spawn.container_launch(
+                self._machine,
+                id=id,
+                bundle=bundle,
+                config=config,
+                overlay=overlay,
+                stdio=stdio,
+                netns=fds[0] if fds else -1,
+                group=group,
+            )
+            group.create(linux.get("resources") or {})
+            child = spawn.spawn(self._machine, launch, stdio)
+        except (BadConfig, CgroupError, OSError, ValueError) as error:
+            self._undo(launch, group, fds)
+            raise _refusal("create", error) from error
+        _close_opened(launch, fds)
+        process = self._process_of(id, "", child, stdio, answer)
+        container = Container(process, group, flags, bundle, log, linux.get("seccomp"))
+        self._all[id] = container
+        if not stdio.tty:
+            self._make_streams(container, process, child.outputs, child.stdin)
+
+    def _undo(self, launch: Launch | None, group: Cgroup | None, fds: list[int]) -> None:
+        if launch is not None:
+            _close_opened(launch, fds)
+        if group is not None:
+            group.remove()
+
+    def _process_of(self, id: str, exec_id: str, child: Child, stdio: Stdio, answer: Answer) -> Process:
+        process = Process(id, exec_id, child.pid, child.pidfd, stdio, sync=child.sync, answer=answer)
+        process.outputs, process.stdin = child.outputs, child.stdin
+        self._loop.watch(child.sync.fileno(), IN, lambda _: self._heard(process))
+        self._loop.watch(child.pidfd, IN, lambda _: self._exited(process))
+        return process
+
+    def _make_streams(self, container: Container, process: Process, outputs: dict[int, int], stdin: int) -> None:
+        log = None
+        if not process.exec_id and container.log.driver != "none":
+            target = container.log
+            log = LogWriter(target.directory, target.driver, target.max_size, target.max_files)
+        once = process.stdio.stdin_once or bool(process.exec_id)
+
+        def written() -> None:
+            if process.id in self._watched:
+                self._log_grown(process.id)
+
+        process.streams = Streams(self._loop, outputs, stdin, tty=process.stdio.tty, stdin_once=once, log=log,
+                                  on_write=written, on_end=lambda: None)  # fmt: skip
+
+    def _heard(self, process: Process) -> None:
+        """A word from a child before its execve: ready, an error, or the end of file that execve makes."""
+        assert process.sync is not None
+        try:
+            data, fds = sc.recv_fds(process.sync, 1 << 16)
+        except BlockingIOError:
+            return
+        if data == init.READY:
+            self._ready(process, fds)
+            return
+        for fd in fds:
+            os.close(fd)
+        self._loop.forget(process.sync.fileno())
+        process.sync.close()
+        process.sync = None
+        if data:
+            report = json.loads(data)
+            stage = "exec" if process.exec_id else "create" if process.status == "preparing" else "start"
+            self._fail(process, KeeperError(stage, report["reason"], report["message"], report["errno"]))
+        elif process.status == "starting":
+            self._running(process)
+        elif process.status in ("preparing", "created"):
+            stage = "exec" if process.exec_id else "create"
+            self._fail(process, KeeperError(stage, "other", "the first process died before it could start the program"))
+
+    def _ready(self, process: Process, fds: list[int]) -> None:
+        container = self._all[process.id]
+        if fds:
+            self._make_streams(container, process, {1: fds[0]}, fds[0])
+        process.status = "created"
+        if not process.exec_id:
+            self._save(container)
+        if process.answer is not None:
+            answer, process.answer = process.answer, None
+            answer({"pid": process.pid})
+
+    def _save(self, container: Container) -> None:
+        process, log = container.process, container.log
+        self._records.save_state(
+            State(
+                process.id,
+                process.pid,
+                birth(process.pid),
+                container.cgroup.path,
+                container.flags,
+                container.bundle,
+                process.started_at,
+                process.stdio.tty,
+                process.stdio.stdin_once,
+                (log.directory, log.driver, log.max_size, log.max_files),
+            )
+        )
+
+    def _start(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        self._go(self._container(message, "start").process, answer, "start")
+
+    def _exec_start(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        self._go(self._process(message, "exec"), answer, "exec")
+
+    def _go(self, process: Process, answer: Answer, stage: str) -> None:
+        if process.status != "created" or process.sync is None:
+            raise KeeperError(
+                stage, "not_running" if process.status == "stopped" else "exists", f"{stage}: it is {process.status}"
+            )
+        process.status, process.answer = "starting", answer
+        process.started_at = time.time_ns()
+        try:
+            process.sync.send(init.GO)
+        except OSError:
+            pass  # it has died: its exit is told in a moment
+
+    def _running(self, process: Process) -> None:
+        process.status = "running"
+        if process.answer is not None:
+            answer, process.answer = process.answer, None
+            answer({"pid": process.pid, "started_at": process.started_at})
+
+    def _fail(self, process: Process, error: KeeperError) -> None:
+        """A start that cannot be: all is taken back before the answer is given, so nothing is left when it arrives."""
+        process.failed = error
+        try:
+            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    # --- exec -------------------------------------------------------------------------------------------------------
+    def _exec(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        container = self._container(message, "exec")
+        exec_id = get(message, "exec_id", "str")
+        if container.process.status != "running":
+            raise KeeperError("exec", "not_running", f"container {container.process.id} is not running")
+        if not exec_id or exec_id in container.execs:
+            raise KeeperError("exec", "exists", f"exec {exec_id!r} exists")
+        stdio = Stdio(**get(message, "stdio", "dict"))
+        try:
+            launch = spawn.exec_launch(
+                self._machine,
+                process=get(message, "process", "dict"),
+                seccomp=container.seccomp,
+                stdio=stdio,
+                group=container.cgroup,
+                pidfd=container.process.pidfd,
+                flags=container.flags,
+                keyring=f"_ses.{container.process.id}",
+            )
+            child = spawn.spawn(self._machine, launch, stdio)
+        except ProcessLookupError as error:
+            raise KeeperError("exec", "not_running", f"container {container.process.id} is not running") from error
+        except (BadConfig, OSError, ValueError) as error:
+            raise _refusal("exec", error) from error
+        process = self._process_of(container.process.id, exec_id, child, stdio, answer)
+        container.execs[exec_id] = process
+        if not stdio.tty:
+            self._make_streams(container, process, child.outputs, child.stdin)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+    def _exited(self, process: Process) -> None:
+        self._loop.forget(process.pidfd)
+        status = _reap(process.pidfd)
+        if process.sync is not None:
+            self._last_words(process)
+        container = self._all[process.id]
+        if process.failed is not None and (process.exec_id or process.started_at == 0):
+            self._failed(container, process)
+            return
+        if process.streams is not None and not process.streams.drain():
+            streams = process.streams
+            self._loop.later(_LINGER, streams.abandon)
+        code, number = (status, 0) if status >= 0 else (128 - status, -status)
+        if process.failed is not None:
+            code, number = {"not_found": 127, "not_permitted": 126}.get(process.failed.reason, 128), 0
+        oom = not process.exec_id and container.cgroup.oom_kills() > 0
+        process.status = "stopped"
+        process.exit = Exit(process.id, process.exec_id, code, number, time.time_ns(), oom)
+        if not process.exec_id:
+            self._records.save_exit(process.exit)
+            self._drop_cgroup(container, 0)
+        if process.answer is not None:
+            answer, process.answer = process.answer, None
+            answer(process.failed or {"pid": process.pid, "started_at": process.started_at})
+        self._tell({"event": "exit", **process.exit.to_wire()})
+        if process.exec_id:
+            self._end_exec(container, process)
+
+    def _last_words(self, process: Process) -> None:
+        """The child's report may wait unread when its end is seen first."""
+        while process.sync is not None:
+            before = process.sync
+            self._heard(process)
+            if process.sync is before and process.status != "created":
+                break
+            if process.sync is before:
+                try:
+                    if not before.recv(1, socket.MSG_PEEK):
+                        continue
+                except BlockingIOError:
+                    break
+
+    def _failed(self, container: Container, process: Process) -> None:
+        """Before the program ran: nothing of it remains, and the answer is the error."""
+        error = process.failed
+        assert error is not None
+        self._release(process)
+        if process.exec_id:
+            container.execs.pop(process.exec_id, None)
+            self._answer_failure(process, error)
+            return
+        self._all.pop(process.id, None)
+        self._records.forget(process.id)
+        container.cgroup.kill()
+        self._drop_cgroup(container, 0, lambda: self._answer_failure(process, error))
+
+    @staticmethod
+    def _answer_failure(process: Process, error: KeeperError) -> None:
+        if process.answer is not None:
+            answer, process.answer = process.answer, None
+            answer(error)
+
+    def _drop_cgroup(self, container: Container, tries: int, then: Callable[[], None] | None = None) -> None:
+        """Removes it, a few times if its last processes are still on their way out."""
+        if not container.cgroup.remove() and tries < 50:
+            if tries == 0:
+                container.cgroup.kill()
+            self._loop.later(0.002 * (tries + 1), lambda: self._drop_cgroup(container, tries + 1, then))
+        elif then is not None:
+            then()
+
+    def _end_exec(self, container: Container, process: Process) -> None:
+        """An exec is forgotten once its exit is told; its clients still get what they have not read."""
+        container.execs.pop(process.exec_id, None)
+        os.close(process.pidfd)
+        process.pidfd = -1
+
+    def _release(self, process: Process) -> None:
+        if process.sync is not None:
+            self._loop.forget(process.sync.fileno())
+            process.sync.close()
+            process.sync = None
+        if process.streams is not None:
+            process.streams.close()
+            process.streams = None
+        if process.pidfd >= 0:
+            self._loop.forget(process.pidfd)
+            os.close(process.pidfd)
+            process.pidfd = -1
+
+    def _forget(self, container: Container) -> None:
+        for process in (*container.execs.values(), container.process):
+            self._release(process)
+        self._all.pop(container.process.id, None)
+        self._records.forget(container.process.id)
+
+    # --- the other requests -----------------------------------------------------------------------------------------
+    def _kill(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        process = self._process(message, "kill")
+        number = get(message, "signal", "int")
+        if process.status == "stopped" or process.pidfd < 0:
+            raise KeeperError("kill", "not_running", f"container {process.id} is not running")
+        if message.get("every"):
+            self._all[process.id].cgroup.kill(number)
+            answer({})
+            return
+        try:
+            signal.pidfd_send_signal(process.pidfd, number)
+        except ProcessLookupError:
+            raise KeeperError("kill", "not_running", f"container {process.id} is not running") from None
+        except OSError as error:
+            raise KeeperError("kill", "other", f"signal {number}: {error.strerror}", error.errno) from error
+        answer({})
+
+    def _resize(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        process = self._process(message, "resize")
+        rows, columns = get(message, "rows", "int"), get(message, "columns", "int")
+        terminal = process.streams.terminal() if process.streams is not None else -1
+        if terminal < 0:
+            raise KeeperError(
+                "resize", "not_running" if process.stdio.tty else "other", "there is no terminal to resize"
+            )
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows & 0xFFFF, columns & 0xFFFF, 0, 0))
+        answer({})
+
+    def _attach(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        process = self._process(message, "attach")
+        if process.streams is None:
+            raise KeeperError("attach", "not_running", f"container {process.id} has no streams to attach to")
+        theirs: socket.socket | None = None
+        if fds:  # an attach that came before the start: its input has been waiting in a pair of the helper's
+            ours = socket.socket(fileno=os.dup(fds[0]))
+        else:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        streams = frozenset(n for n, name in ((1, "stdout"), (2, "stderr")) if message.get(name))
+        client = Client(ours, stdin=bool(message.get("stdin")), streams=streams, framed=not process.stdio.tty)
+        try:
+            answer({}, [theirs.fileno()] if theirs is not None else [])
+        finally:
+            if theirs is not None:
+                theirs.close()
+        process.streams.attach(client)
+
+    def _delete(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        container = self._container(message, "delete")
+        process = container.process
+        if process.status == "stopped":
+            self._forget(container)
+            self._drop_cgroup(container, 0, lambda: answer({}))
+            return
+        if process.status == "running":
+            raise KeeperError("delete", "exists", f"container {process.id} is running")
+        if process.answer is not None or process.failed is not None:
+            raise KeeperError("delete", "exists", f"container {process.id} is being started")
+        process.answer = lambda *_: answer({})
+        self._fail(process, KeeperError("delete", "other", "deleted"))
+
+    def _list(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        """Answers in pages of 100, so that no message is longer than a socket takes."""
+        start = get(message, "start", "int", 0)
+        names = sorted(self._all)
+        page = [self._entry(self._all[name]) for name in names[start : start + 100]]
+        answer({"containers": page, "next": start + 100 if start + 100 < len(names) else 0})
+
+    @staticmethod
+    def _entry(container: Container) -> dict[str, Any]:
+        def status(process: Process) -> str:
+            return {"preparing": "created", "starting": "running"}.get(process.status, process.status)
+
+        def end(process: Process) -> dict[str, Any] | None:
+            return process.exit.to_wire() if process.exit else None
+
+        process = container.process
+        execs = [
+            {"exec_id": e.exec_id, "pid": e.pid, "status": status(e), "exit": end(e)} for e in container.execs.values()
+        ]
+        return {"id": process.id, "pid": process.pid, "status": status(process), "started_at": process.started_at,
+                "exit": end(process), "execs": execs}  # fmt: skip
+
+    def _netns(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        made: list[int] = []
+        own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for _ in range(min(max(get(message, "count", "int", 1), 1), 16)):
+                sc.unshare(sc.CLONE_NEWNET)
+                sc.loopback_up()
+                made.append(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise KeeperError("netns", "other", f"network namespace: {error.strerror}", error.errno) from error
+        finally:
+            sc.setns(own, sc.CLONE_NEWNET)
+            os.close(own)
+            try:
+                if made:
+                    answer({}, made)
+            finally:
+                for fd in made:
+                    os.close(fd)
+
+
+def _reap(pidfd: int) -> int:
+    """Exit code, or minus the signal."""
+    result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    if result is None:
+        raise OSError(errno.ECHILD, "no exit status")
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+
+def _close_opened(launch: Launch | None, kept: list[int]) -> None:
+    """Namespace descriptors that the launch opened itself; those that came with the request are the caller's."""
+    if launch is None:
+        return
+    for fd in (*(fd for fd, _ in launch.enter), launch.pid_namespace):
+        if fd >= 0 and fd not in kept:
+            os.close(fd)
+
+
+def _refusal(stage: str, error: Exception) -> KeeperError:
+    if isinstance(error, BadConfig | ValueError) and not isinstance(error, OSError):
+        return KeeperError(stage, "bad_config", str(error))
+    if isinstance(error, CgroupError):
+        return KeeperError(stage, "cgroup", str(error), error.errno)
+    assert isinstance(error, OSError)
+    return KeeperError(stage, "other", f"{error.filename or stage}: {error.strerror}", error.errno)

@@ -1,0 +1,243 @@
+"""The keeper: parent of all containers, holder of their streams, writer of their logs. Outlives the helper.
+
+One process, one thread, epoll, standard library only. Run as ``python -I -S keeper.py --exec-root DIR`` by
+:meth:`backend.runtime.client.Keeper.find_or_start`; it holds ``keeper.lock`` as long as it lives, so there is one for
+each exec-root. See :mod:`backend.runtime.protocol` for what it may be asked.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__":  # -I -S: nothing but the standard library is on the path
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+import argparse
+import fcntl
+import gc
+import resource
+import signal
+import socket
+import traceback
+from typing import Any
+
+from backend.runtime import caps, spawn
+from backend.runtime import syscalls as sc
+from backend.runtime.containers import Containers
+from backend.runtime.loop import HUP, IN, OUT, Loop
+from backend.runtime.protocol import MAX_MESSAGE, SOCKET, VERSION, KeeperError, Op, decode, encode
+from backend.runtime.spawn import Machine
+
+
+class Connection:
+    """One helper's connection: whole messages, queued while the helper does not read."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, keeper: Server) -> None:
+        self._loop, self._sock, self._keeper = loop, sock, keeper
+        self._queue: list[tuple[bytes, list[int]]] = []
+        self.watched_logs: set[str] = set()
+        sock.setblocking(False)
+        loop.watch(sock.fileno(), IN, self._ready)
+
+    def send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
+        """Sends, or queues with copies of the descriptors (the caller may close its own)."""
+        self._queue.append((encode(message), [os.dup(fd) for fd in fds or []]))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._queue:
+            data, fds = self._queue[0]
+            try:
+                sc.send_fds(self._sock, data, fds)
+            except BlockingIOError:
+                break
+            except OSError:
+                self.close()
+                return
+            self._queue.pop(0)
+            for fd in fds:
+                os.close(fd)
+        if self._sock.fileno() >= 0:
+            self._loop.set_mask(self._sock.fileno(), IN | OUT if self._queue else IN)
+
+    def _ready(self, events: int) -> None:
+        if events & OUT:
+            self._flush()
+        if not events & (IN | HUP):
+            return
+        try:
+            data, fds = sc.recv_fds(self._sock, MAX_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not data:
+            self.close()
+            return
+        self._keeper.request(self, data, fds)
+
+    def close(self) -> None:
+        """The helper has left (or broke the protocol); its containers stay."""
+        if self._sock.fileno() < 0:
+            return
+        self._loop.forget(self._sock.fileno())
+        self._sock.close()
+        for _, fds in self._queue:
+            for fd in fds:
+                os.close(fd)
+        self._queue.clear()
+        self._keeper.left(self)
+
+
+class Server:
+    """Accepts helpers and hands their requests to :class:`Containers`."""
+
+    def __init__(self, exec_root: str, machine: Machine) -> None:
+        self._loop = Loop()
+        self._connections: list[Connection] = []
+        self._containers = Containers(self._loop, machine, exec_root, self._broadcast, self._log_grown)
+        self._listener = self._listen(f"{exec_root}/{SOCKET}")
+        self._path = f"{exec_root}/{SOCKET}"
+        self._loop.watch(self._listener.fileno(), IN, self._accept)
+
+    @staticmethod
+    def _listen(path: str) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(16)
+        listener.setblocking(False)
+        return listener
+
+    def _accept(self, _: int) -> None:
+        try:
+            sock, _address = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        if int.from_bytes(peer[4:8], sys.byteorder, signed=True) != os.geteuid():
+            sock.close()
+            return
+        enlarge(sock)
+        self._connections.append(Connection(self._loop, sock, self))
+
+    def left(self, connection: Connection) -> None:
+        """Forgets a connection."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+
+    def _broadcast(self, message: dict[str, Any]) -> None:
+        for connection in self._connections[:]:
+            connection.send(message)
+
+    def _log_grown(self, id: str) -> None:
+        for connection in self._connections[:]:
+            if id in connection.watched_logs:
+                connection.send({"event": "log", "id": id})
+
+    def request(self, connection: Connection, data: bytes, fds: list[int]) -> None:
+        """One request. Descriptors that the operation does not keep are closed here."""
+        number: object = None
+        try:
+            message = decode(data)
+            number = message.get("n")
+
+            def answer(result: dict[str, Any] | KeeperError, out: list[int] | None = None) -> None:
+                if isinstance(result, KeeperError):
+                    connection.send({"n": number, "error": result.to_wire()})
+                else:
+                    connection.send({"n": number, "ok": result}, out)
+
+            self._dispatch(connection, message, fds, answer)
+        except KeeperError as error:
+            connection.send({"n": number, "error": error.to_wire()})
+        except Exception as error:
+            traceback.print_exc()
+            connection.send(
+                {"n": number, "error": KeeperError("keeper", "other", f"{type(error).__name__}: {error}").to_wire()}
+            )
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _dispatch(self, connection: Connection, message: dict[str, Any], fds: list[int], answer: Any) -> None:
+        op = Op(message.get("op"))
+        if op is Op.HELLO:
+            answer({"version": VERSION, "pid": os.getpid()})
+        elif op is Op.STOP:
+            self._containers.require_empty()
+            answer({})
+            self._loop.running = False
+        elif op is Op.WATCH_LOG:
+            id = str(message.get("id"))
+            (connection.watched_logs.add if message.get("on", True) else connection.watched_logs.discard)(id)
+            self._containers.watch_log(id, any(id in c.watched_logs for c in self._connections))
+            answer({})
+        else:
+            self._containers.handle(op, message, fds, answer)
+
+    def run(self) -> None:
+        """Serves until asked to stop."""
+        self._loop.run()
+        os.unlink(self._path)
+
+
+def enlarge(sock: socket.socket) -> None:
+    """Room for the longest message; needs CAP_NET_ADMIN to go beyond the system's default."""
+    for forced, plain in ((32, socket.SO_SNDBUF), (33, socket.SO_RCVBUF)):  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, forced, 2 * MAX_MESSAGE)
+        except OSError:
+            sock.setsockopt(socket.SOL_SOCKET, plain, 2 * MAX_MESSAGE)
+
+
+def _prepare() -> Machine:
+    """Makes this process fit to be everybody's parent."""
+    os.umask(0o077)
+    os.chdir("/")
+    sc.prctl(sc.PR_SET_DUMPABLE, 0)  # inherited by every child until its execve
+    sc.set_name("slipway-keeper")
+    for number in range(1, 65):
+        if number not in (9, 19, 32, 33):
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.environ.clear()
+    machine = Machine(caps.bounding(), (soft, hard))
+    machine.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    spawn._KEEPER_PID[0] = os.getpid()
+    return machine
+
+
+def main() -> int:
+    """Takes the lock, says "ready" on the descriptor it was given, serves."""
+    parser = argparse.ArgumentParser(prog="slipway-keeper")
+    parser.add_argument("--exec-root", required=True)
+    parser.add_argument("--ready-fd", type=int, default=-1)
+    options = parser.parse_args()
+    lock = os.open(f"{options.exec_root}/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 3  # another one serves this exec-root
+    server = Server(options.exec_root, _prepare())
+    if options.ready_fd >= 0:
+        os.write(options.ready_fd, b"1")
+        os.close(options.ready_fd)
+    gc.collect()
+    gc.freeze()  # forked children then share these pages instead of copying them
+    server.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

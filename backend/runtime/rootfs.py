@@ -1,0 +1,420 @@
+"""Carries a :class:`backend.runtime.plan.RootPlan` out, in the child, inside its own mount namespace.
+
+Rules, each paid for by somebody else's CVE: a target inside the root is opened once with ``openat2`` and
+``RESOLVE_IN_ROOT`` and mounted on by that descriptor; nothing is decided on a path and then done on it again; what
+covers /proc is checked to be procfs, /dev/null to be the real device; the host's tree is detached at the end. Until
+the pivot ``/proc/self/fd/N`` is the host's procfs, so that those names can be trusted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from backend.runtime import syscalls as sc
+from backend.runtime.plan import DEV_LINKS, BindMount, CgroupMount, Device, FsMount, Overlay, RootPlan
+
+IN_ROOT = sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_MAGICLINKS
+# What may be mounted over inside /proc (as lxcfs does); anything else there would fool the runtime or the program.
+_PROC_TARGETS = frozenset(
+    "/proc/" + name
+    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
+                 "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled")
+)  # fmt: skip
+
+
+class MountFailed(Exception):
+    """A step of the plan failed; *what* names it for people."""
+
+    def __init__(self, what: str, error: OSError) -> None:
+        super().__init__(f"{what}: {error.strerror}")
+        self.errno = error.errno
+
+
+def by_fd(fd: int) -> str:
+    """A name for the object of *fd* that mount(2) takes."""
+    return f"/proc/self/fd/{fd}"
+
+
+def _open(root: int, path: str, resolve: int = IN_ROOT) -> int:
+    return sc.openat2(root, path.lstrip("/") or ".", os.O_PATH, resolve=resolve)
+
+
+def make_directory(root: int, path: str, mode: int = 0o755) -> int:
+    """Opens *path* below *root* as an ``O_PATH`` descriptor, with missing directories made on the way."""
+    try:
+        return _open(root, path)
+    except FileNotFoundError:
+        pass
+    parent, _, name = path.strip("/").rpartition("/")
+    above = make_directory(root, parent, mode) if parent else os.dup(root)
+    try:
+        if name in ("", ".", ".."):
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        try:
+            os.mkdir(name, mode, dir_fd=above)
+        except FileExistsError:
+            pass  # a dangling link: the next open says so
+        return sc.openat2(
+            above, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS
+        )
+    finally:
+        os.close(above)
+
+
+def make_file(root: int, path: str) -> int:
+    """Like :func:`make_directory` for an empty regular file, as the target of a file's bind mount."""
+    try:
+        return _open(root, path)
+    except FileNotFoundError:
+        pass
+    parent, _, name = path.rstrip("/").rpartition("/")
+    above = make_directory(root, parent or "/")
+    try:
+        os.close(
+            os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=above)
+        )
+        return sc.openat2(above, name, os.O_PATH | os.O_NOFOLLOW, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS)
+    finally:
+        os.close(above)
+
+
+# --- the root -------------------------------------------------------------------------------------------------------
+def _overlay_by_fsconfig(overlay: Overlay) -> int:
+    context = sc.fsopen("overlay")
+    try:
+        sc.fsconfig_string(context, "source", "overlay")
+        for lower in overlay.lower:
+            sc.fsconfig_string(context, "lowerdir+", lower)
+        sc.fsconfig_string(context, "upperdir", overlay.upper)
+        sc.fsconfig_string(context, "workdir", overlay.work)
+        sc.fsconfig_create(context)
+        return sc.fsmount(context)
+    finally:
+        os.close(context)
+
+
+def _overlay_by_options(overlay: Overlay, target: str) -> None:
+    """Kernels before 6.5 have no ``lowerdir+``; options are one page at most, so long paths are made relative."""
+    if any(":" in path or "," in path for path in (*overlay.lower, overlay.upper, overlay.work)):
+        raise OSError(errno.EINVAL, "this kernel's overlay takes no path with a colon or comma")
+    common = os.path.commonpath(overlay.lower)
+    lower = ":".join(os.path.relpath(path, common) for path in overlay.lower)
+    here = os.getcwd()
+    os.chdir(common)
+    try:
+        sc.mount("overlay", target, "overlay", 0, f"lowerdir={lower},upperdir={overlay.upper},workdir={overlay.work}")
+    finally:
+        os.chdir(here)
+
+
+def mount_root(plan: RootPlan) -> int:
+    """Mounts the root and returns it as a directory descriptor on the new mount."""
+    sc.mount(None, "/", None, sc.MS_REC | plan.propagation)
+    if plan.propagation == sc.MS_SHARED:
+        _detach_from_host(plan.path)
+    point = os.open(plan.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _mount_on(plan, point)
+    except OSError as error:
+        raise MountFailed(f"mount root file system on {plan.path}", error) from error
+    finally:
+        os.close(point)
+    return os.open(plan.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _mount_on(plan: RootPlan, point: int) -> None:
+    if plan.overlay is None:
+        sc.mount(plan.path, by_fd(point), None, sc.MS_BIND | sc.MS_REC)
+        return
+    try:
+        tree = _overlay_by_fsconfig(plan.overlay)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+        _overlay_by_options(plan.overlay, by_fd(point))
+        return
+    try:
+        sc.move_mount(tree, point)
+    finally:
+        os.close(tree)
+
+
+def _detach_from_host(path: str) -> None:
+    """With a shared root the mount that holds *path* must not tell the host of ours; pivot_root asks for it too."""
+    while True:
+        try:
+            sc.mount(None, path, None, sc.MS_PRIVATE)
+            return
+        except OSError as error:
+            if error.errno != errno.EINVAL or path == "/":  # EINVAL: not a mount point, so look above
+                raise
+        path = os.path.dirname(path)
+
+
+# --- mounts ---------------------------------------------------------------------------------------------------------
+def _allow_target(target: int, root_path: str, kind: str) -> None:
+    """Refuses a mount that resolves into /proc or /sys unless it is one of the harmless ones."""
+    name = os.readlink(by_fd(target))
+    inside = name.removeprefix(root_path)
+    if inside == "/proc" and kind not in ("proc", "bind"):
+        raise OSError(errno.EPERM, "only procfs may be mounted on /proc")
+    if inside.startswith("/proc/") and inside not in _PROC_TARGETS:
+        raise OSError(errno.EPERM, f"{inside} is inside /proc and may not be mounted on")
+
+
+def fresh_mount(root: int, root_path: str, op: FsMount) -> None:
+    """A new file system; proc and sysfs never through a link of the image."""
+    target = make_directory(root, op.target)
+    try:
+        if op.kind in ("proc", "sysfs"):
+            os.close(_open(root, op.target, IN_ROOT | sc.RESOLVE_NO_SYMLINKS))
+        _allow_target(target, root_path, op.kind)
+        data = op.data
+        if op.kind == "tmpfs" and "mode=" not in data and not op.copy_up:
+            # A tmpfs over a directory keeps that directory's mode, as Docker users expect of /run and /tmp.
+            data = f"{data},mode={stat.S_IMODE(os.fstat(target).st_mode):o}".lstrip(",")
+        sc.mount(op.source, by_fd(target), op.kind, op.flags, data or None)
+    finally:
+        os.close(target)
+
+
+_LOCKABLE = sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV | sc.MOUNT_ATTR_NOEXEC | sc.MOUNT_ATTR_RDONLY
+
+
+def bind_mount(root: int, root_path: str, op: BindMount) -> None:
+    """A clone of the source's tree, its attributes set before it becomes visible anywhere."""
+    tree = sc.open_tree(sc.AT_FDCWD, op.source, sc.OPEN_TREE_CLONE | (sc.AT_RECURSIVE if op.recursive else 0))
+    try:
+        is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+        if op.propagation:
+            sc.mount_setattr(tree, propagation=op.propagation, recursive=op.propagation_recursive)
+        if op.add or op.remove:
+            sc.mount_setattr(tree, add=op.add, remove=op.remove, recursive=op.recursive_attributes)
+        target = make_directory(root, op.target) if is_directory else make_file(root, op.target)
+        try:
+            _allow_target(target, root_path, "bind")
+            sc.move_mount(tree, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(tree)
+
+
+def cgroup_mount(
+    root: int,
+    op: CgroupMount,
+    controllers: tuple[tuple[str, str], ...],
+    *,
+    own_namespace: bool,
+    paths: dict[str, str],
+) -> None:
+    """cgroup v2: one mount. v1: a tmpfs with one directory a controller, as every distribution lays it out.
+
+    *controllers*: (directory below /sys/fs/cgroup, options) as the host mounts them; an empty directory name is v2.
+    Without a cgroup namespace of its own the container sees its own directories (*paths*), bound read-only.
+    """
+    flags = sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC
+    ro = sc.MS_RDONLY if op.read_only else 0
+    target = make_directory(root, op.target)
+    try:
+        if controllers and not controllers[0][0]:
+            _one_cgroup(by_fd(target), "cgroup2", "", own_namespace=own_namespace, path=paths.get(""), flags=flags | ro)
+            return
+        sc.mount("tmpfs", by_fd(target), "tmpfs", flags, "mode=755,size=64k")
+    finally:
+        os.close(target)
+    base = _open(root, op.target)
+    try:
+        for name, options in controllers:
+            os.mkdir(name, 0o755, dir_fd=base)
+            fd = sc.openat2(base, name, os.O_PATH | os.O_DIRECTORY, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS)
+            try:
+                kind = "cgroup2" if options == "cgroup2" else "cgroup"
+                data = "" if kind == "cgroup2" else options
+                _one_cgroup(by_fd(fd), kind, data, own_namespace=own_namespace, path=paths.get(name), flags=flags | ro)
+            finally:
+                os.close(fd)
+            for alias in options.split(",") if "," in options and "=" not in options else ():
+                if alias != name:
+                    os.symlink(name, alias, dir_fd=base)
+        if ro:
+            sc.mount(None, by_fd(base), None, sc.MS_REMOUNT | sc.MS_BIND | flags | ro)
+    finally:
+        os.close(base)
+
+
+def _one_cgroup(target: str, kind: str, options: str, *, own_namespace: bool, path: str | None, flags: int) -> None:
+    if own_namespace:
+        sc.mount("cgroup", target, kind, flags, options or None)
+        return
+    if path is None:
+        return
+    sc.mount(path, target, None, sc.MS_BIND | sc.MS_REC)
+    sc.mount(None, target, None, sc.MS_REMOUNT | sc.MS_BIND | flags)
+
+
+# --- devices --------------------------------------------------------------------------------------------------------
+def make_device(root: int, device: Device) -> None:
+    """Makes a node; where the file system or a user namespace forbids it, binds the host's node instead."""
+    parent, _, name = device.path.rpartition("/")
+    above = make_directory(root, parent or "/")
+    try:
+        try:
+            os.mknod(name, device.kind | device.mode, os.makedev(device.major, device.minor), dir_fd=above)
+        except FileExistsError:
+            seen = os.stat(name, dir_fd=above, follow_symlinks=False)
+            if stat.S_IFMT(seen.st_mode) != device.kind or seen.st_rdev != os.makedev(device.major, device.minor):
+                raise
+            return
+        os.chmod(name, device.mode, dir_fd=above)  # mknod's mode went through the umask
+        if device.uid or device.gid:
+            os.chown(name, device.uid, device.gid, dir_fd=above, follow_symlinks=False)
+    finally:
+        os.close(above)
+
+
+def make_dev_links(root: int) -> None:
+    """The links that programs expect in /dev; one that exists stays."""
+    for path, target in DEV_LINKS:
+        above = make_directory(root, "/dev")
+        try:
+            os.symlink(target, path.rpartition("/")[2], dir_fd=above)
+        except FileExistsError:
+            if path == "/dev/ptmx":
+                os.unlink("ptmx", dir_fd=above)  # a node of the host's devpts would be the wrong instance
+                os.symlink(target, "ptmx", dir_fd=above)
+        finally:
+            os.close(above)
+
+
+def null_device() -> int:
+    """A descriptor of /dev/null that is verified to be it (CVE-2025-31133: an image's link must not be bound)."""
+    fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    seen = os.fstat(fd)
+    if not stat.S_ISCHR(seen.st_mode) or seen.st_rdev != os.makedev(1, 3):
+        os.close(fd)
+        raise OSError(errno.ENODEV, "/dev/null is not the null device")
+    return fd
+
+
+# --- masks ----------------------------------------------------------------------------------------------------------
+def _verified(root: int, path: str) -> int | None:
+    """Opens a path that is to be covered; one below /proc or /sys must really be there."""
+    try:
+        fd = _open(root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    wanted = sc.PROC_SUPER_MAGIC if path.startswith("/proc/") else sc.SYSFS_MAGIC if path.startswith("/sys/") else None
+    if wanted is not None and sc.fstatfs_type(fd) not in (
+        wanted,
+        sc.CGROUP_SUPER_MAGIC,
+        sc.CGROUP2_SUPER_MAGIC,
+        sc.TMPFS_MAGIC,
+    ):
+        os.close(fd)
+        raise OSError(errno.EPERM, f"{path} is not what the kernel put there")
+    return fd
+
+
+def mask_paths(root: int, paths: tuple[str, ...]) -> None:
+    """Hides files under /dev/null and directories under an empty, read-only tmpfs."""
+    null = null_device()
+    try:
+        for path in paths:
+            fd = _verified(root, path)
+            if fd is None:
+                continue
+            try:
+                if stat.S_ISDIR(os.fstat(fd).st_mode):
+                    sc.mount(
+                        "tmpfs",
+                        by_fd(fd),
+                        "tmpfs",
+                        sc.MS_RDONLY | sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC,
+                        "size=0k,nr_inodes=1",
+                    )
+                else:
+                    sc.mount(by_fd(null), by_fd(fd), None, sc.MS_BIND)
+            finally:
+                os.close(fd)
+    finally:
+        os.close(null)
+
+
+def readonly_paths(root: int, paths: tuple[str, ...]) -> None:
+    """Covers each path with a read-only clone of itself."""
+    for path in paths:
+        fd = _verified(root, path)
+        if fd is None:
+            continue
+        try:
+            tree = sc.open_tree(fd, "", sc.OPEN_TREE_CLONE | sc.AT_RECURSIVE | sc.AT_EMPTY_PATH)
+            try:
+                sc.mount_setattr(tree, add=_LOCKABLE, recursive=True)
+                sc.move_mount(tree, fd)
+            finally:
+                os.close(tree)
+        finally:
+            os.close(fd)
+
+
+def write_sysctls(root: int, sysctls: tuple[tuple[str, str], ...]) -> None:
+    """Writes each through a descriptor that is checked to be procfs (CVE-2025-52881: redirected writes)."""
+    for key, value in sysctls:
+        fd = sc.openat2(root, "proc/sys/" + key, os.O_WRONLY, resolve=IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
+        try:
+            if sc.fstatfs_type(fd) != sc.PROC_SUPER_MAGIC:
+                raise OSError(errno.EPERM, f"sysctl {key}: not procfs")
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+
+
+# --- console --------------------------------------------------------------------------------------------------------
+def open_terminal(root: int) -> int:
+    """A new terminal (its master) of the devpts instance inside *root*; the path is verified, not trusted."""
+    fd = sc.openat2(root, "dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, resolve=IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
+    seen = os.fstat(fd)
+    if (
+        not stat.S_ISCHR(seen.st_mode)
+        or seen.st_rdev != os.makedev(5, 2)
+        or sc.fstatfs_type(fd) != sc.DEVPTS_SUPER_MAGIC
+    ):
+        os.close(fd)
+        raise OSError(errno.EPERM, "/dev/pts/ptmx of the container is not a terminal multiplexer")
+    return fd
+
+
+def bind_console(root: int, slave: int) -> None:
+    """The container's terminal at /dev/console, by descriptors on both sides."""
+    target = make_file(root, "/dev/console")
+    try:
+        sc.mount(by_fd(slave), by_fd(target), None, sc.MS_BIND)
+    finally:
+        os.close(target)
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+def pivot(root: int) -> None:
+    """Makes *root* the root and lets the host's tree go; both sit on ``.``, so the old one needs no directory."""
+    old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fchdir(root)
+        sc.pivot_root(".", ".")
+        os.fchdir(old)
+        sc.mount(None, ".", None, sc.MS_SLAVE | sc.MS_REC)  # an unmount must not reach the host
+        sc.umount2(".", sc.MNT_DETACH)
+    finally:
+        os.close(old)
+    os.chdir("/")
+
+
+def read_only_root() -> None:
+    """Makes the root mount itself read-only; other mounts keep what they have."""
+    fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sc.mount_setattr(fd, add=sc.MOUNT_ATTR_RDONLY)
+    finally:
+        os.close(fd)

@@ -1,0 +1,205 @@
+"""The fork: from a bundle to a running child. Only the keeper, a process with one thread, may use this module."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.runtime import init
+from backend.runtime import syscalls as sc
+from backend.runtime.cgroups import Cgroup, layout
+from backend.runtime.launch import NAMESPACES, Launch, process_plan
+from backend.runtime.plan import BadConfig, Overlay, root_plan
+from backend.runtime.protocol import Stdio
+from backend.runtime.seccomp import Compiler
+
+MAX_CONFIG = 4 << 20
+
+
+@dataclass(slots=True)
+class Machine:
+    """What the keeper found out once, at its start."""
+
+    capabilities: int
+    nofile: tuple[int, int]
+    compiler: Compiler = field(default_factory=Compiler)
+    pid_namespace: int = -1
+
+
+@dataclass(slots=True)
+class Child:
+    """A forked child as its parent sees it. *outputs*: stream number -> read end; *stdin*: write end or -1."""
+
+    pid: int
+    pidfd: int
+    sync: socket.socket
+    outputs: dict[int, int]
+    stdin: int
+
+
+def read_config(bundle: str) -> dict[str, Any]:
+    """``config.json`` of a bundle. Raises :class:`BadConfig`."""
+    try:
+        fd = os.open(f"{bundle}/config.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            data = os.read(fd, MAX_CONFIG)
+        finally:
+            os.close(fd)
+        config = json.loads(data)
+    except OSError as error:
+        raise BadConfig(f"{bundle}/config.json: {error.strerror}") from error
+    except ValueError as error:
+        raise BadConfig(f"{bundle}/config.json: {error}") from error
+    if not isinstance(config, dict):
+        raise BadConfig(f"{bundle}/config.json is not an object")
+    return config
+
+
+def _open_namespace(path: str, kind: int) -> int:
+    """A namespace by path, checked to be of *kind* (a path could name any file)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadConfig(f"namespace {path}: {error.strerror}") from error
+    try:
+        if fcntl.ioctl(fd, sc.NS_GET_NSTYPE) == kind:
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    raise BadConfig(f"{path} is not a namespace of the right kind")
+
+
+def _namespaces(launch: Launch, entries: list[dict[str, Any]], netns: int) -> int:
+    """Fills *launch* with the namespaces to make and to enter; returns all of their flags together."""
+    everything, enter = 0, []
+    for entry in entries:
+        kind = NAMESPACES.get(str(entry.get("type")))
+        if kind is None:
+            raise BadConfig(f"namespace type {entry.get('type')!r} is not supported")
+        everything |= kind
+        path = entry.get("path")
+        if kind == sc.CLONE_NEWNET and netns >= 0:
+            enter.append((netns, kind))
+        elif path and kind == sc.CLONE_NEWPID:
+            launch.pid_namespace = _open_namespace(str(path), kind)
+        elif path:
+            enter.append((_open_namespace(str(path), kind), kind))
+        elif kind == sc.CLONE_NEWCGROUP:
+            launch.cgroup_namespace = True
+        elif kind != sc.CLONE_NEWTIME:  # a time namespace needs offsets before its first process
+            launch.flags |= kind
+    if not everything & sc.CLONE_NEWNS:
+        raise BadConfig("a container needs a mount namespace of its own")
+    launch.enter = tuple(enter)
+    return everything & ~sc.CLONE_NEWTIME
+
+
+def container_launch(
+    machine: Machine,
+    *,
+    id: str,
+    bundle: str,
+    config: dict[str, Any],
+    overlay: Overlay | None,
+    stdio: Stdio,
+    netns: int,
+    group: Cgroup,
+) -> tuple[Launch, int]:
+    """The plan of a container's start and the flags of all its namespaces. Raises :class:`BadConfig`."""
+    linux = config.get("linux") or {}
+    process = process_plan(config.get("process") or {}, linux.get("seccomp"), machine.compiler, machine.capabilities)
+    root = root_plan(config, bundle, overlay, tty=stdio.tty)
+    launch = Launch(
+        process, machine.capabilities, stdio.tty, stdio.rows, stdio.columns, root=root, nofile=machine.nofile
+    )
+    flags = _namespaces(launch, linux.get("namespaces") or [], netns)
+    launch.cgroup_files = group.join_files()
+    launch.cgroup_layout = layout().mounts
+    launch.cgroup_paths = group.by_mount()
+    if flags & sc.CLONE_NEWUTS:
+        launch.hostname, launch.domainname = str(config.get("hostname") or ""), str(config.get("domainname") or "")
+    launch.tiny_init = (config.get("annotations") or {}).get("slipway.init") == "1"
+    launch.keyring = f"_ses.{id}"
+    return launch, flags
+
+
+def exec_launch(
+    machine: Machine,
+    *,
+    process: dict[str, Any],
+    seccomp: dict[str, Any] | None,
+    stdio: Stdio,
+    group: Cgroup,
+    pidfd: int,
+    flags: int,
+    keyring: str,
+) -> Launch:
+    """The plan of an exec into the container of *pidfd*. Raises :class:`BadConfig`."""
+    plan = process_plan(process, process.get("seccomp", seccomp), machine.compiler, machine.capabilities)
+    launch = Launch(plan, machine.capabilities, stdio.tty, stdio.rows, stdio.columns, nofile=machine.nofile)
+    launch.join, launch.join_flags = pidfd, flags & ~sc.CLONE_NEWPID
+    launch.cgroup_files = group.join_files()
+    launch.keyring = keyring
+    if flags & sc.CLONE_NEWPID:
+        launch.pid_namespace = pidfd
+    return launch
+
+
+def _pipes(stdio: Stdio) -> tuple[tuple[int, int, int], dict[int, int], int]:
+    """The child's three ends, our outputs, our stdin (-1: the child reads /dev/null)."""
+    opened: list[int] = []
+    try:
+        out, err = os.pipe(), os.pipe()
+        opened += [*out, *err]
+        if stdio.open_stdin:
+            read, write = os.pipe()
+        else:
+            read, write = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+    except OSError:
+        for fd in opened:
+            os.close(fd)
+        raise
+    return (read, out[1], err[1]), {1: out[0], 2: err[0]}, write
+
+
+def spawn(machine: Machine, launch: Launch, stdio: Stdio) -> Child:
+    """Forks the child of *launch*. It reports through ``sync`` (see :mod:`backend.runtime.init`)."""
+    outputs: dict[int, int] = {}
+    stdin = -1
+    if not launch.tty:
+        launch.stdio, outputs, stdin = _pipes(stdio)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        if launch.pid_namespace >= 0:
+            # Only decides where children are born; the keeper itself stays where it is.
+            sc.setns(launch.pid_namespace, sc.CLONE_NEWPID)
+        try:
+            pid, pidfd = sc.clone3(launch.flags)
+        finally:
+            if launch.pid_namespace >= 0 and os.getpid() == _KEEPER_PID[0]:
+                sc.setns(machine.pid_namespace, sc.CLONE_NEWPID)
+        if pid == 0:
+            gc.disable()
+            init.run(launch, theirs)
+    except BaseException:
+        ours.close()
+        for fd in (*outputs.values(), stdin):
+            if fd >= 0:
+                os.close(fd)
+        raise
+    finally:
+        theirs.close()
+        if not launch.tty:
+            for fd in launch.stdio:
+                os.close(fd)
+    ours.setblocking(False)
+    return Child(pid, pidfd, ours, outputs, stdin)
+
+
+_KEEPER_PID = [os.getpid()]
