@@ -68,7 +68,7 @@ def _health(check: HealthCheck) -> api.HealthConfig:
 def _host_config(project: Project, service: Service, inherited: tuple[ObservedMount, ...]) -> api.HostConfig:
     host = api.HostConfig(
         binds=_binds(project, service, inherited),
-        mounts=[_mount(project, m) for m in service.mounts if not _is_bind_string(m)],
+        mounts=[_mount(project, m) for m in service.mounts if not _is_bind_string(m) and not _is_inherited(m, inherited)],
         port_bindings=_port_bindings(service),
         network_mode=_network_mode(project, service),
         annotations=dict(service.annotations),
@@ -122,6 +122,11 @@ def _set_limits(host: api.HostConfig, limits: Limits) -> None:
     host.oom_kill_disable = limits.oom_kill_disable or None
     host.oom_score_adj = limits.oom_score_adj or 0
     host.ulimits = [api.Ulimit(name=u.name, soft=u.soft, hard=u.hard) for u in limits.ulimits] or None
+
+
+def _is_inherited(mount: Mount, inherited: tuple[ObservedMount, ...]) -> bool:
+    """Whether an anonymous volume of the file is the old container's, which is mounted by its name."""
+    return mount.kind == "volume" and not mount.source and mount.target in {m.destination for m in inherited}
 
 
 def _is_bind_string(mount: Mount) -> bool:
