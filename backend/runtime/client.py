@@ -39,7 +39,7 @@ from backend.runtime.protocol import (
     decode,
     encode,
 )
-from backend.runtime.syscalls import recv_fds, send_fds
+from backend.runtime.syscalls import Inbox, send_fds
 
 __all__ = [
     "Exit",
@@ -110,6 +110,7 @@ class Keeper:
         self._on_log: dict[str, Callable[[], None]] = {}
         self._waiting: dict[int, asyncio.Future[_Reply]] = {}
         self._next = 0
+        self._inbox = Inbox(MAX_MESSAGE)
         self._queue: deque[tuple[bytes, list[int]]] = deque()
         self._loop = asyncio.get_running_loop()
         self.pid = 0
@@ -191,7 +192,7 @@ class Keeper:
     def _readable(self) -> None:
         while self._sock.fileno() >= 0:
             try:
-                data, fds = recv_fds(self._sock, MAX_MESSAGE)
+                data, fds = self._inbox.receive(self._sock)
             except BlockingIOError:
                 return
             except OSError:

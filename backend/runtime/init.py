@@ -38,6 +38,7 @@ from backend.runtime.launch import DEFAULT_PATH, Launch, ProcessPlan
 from backend.runtime.plan import BindMount, FsMount
 
 READY, GO = b"R", b"G"
+IGNORED = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT)  # by the keeper; all others have their default there
 # Signals that exist; glibc keeps 32 and 33 for itself.
 _SIGNALS = [s for s in range(1, 65) if s not in (9, 19, 32, 33)]
 
@@ -87,8 +88,8 @@ def _isolate(launch: Launch, sync: socket.socket) -> None:
     sys.path.clear()
     sys.meta_path.clear()
     sys.path_hooks.clear()
-    for number in _SIGNALS:
-        # Python ignores SIGPIPE and SIGXFSZ; an ignored signal stays ignored over execve and no shell can undo it.
+    for number in IGNORED:
+        # An ignored signal stays ignored over execve and no shell can undo it.
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)

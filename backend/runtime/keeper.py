@@ -13,18 +13,17 @@ import sys
 if __name__ == "__main__":  # -I -S: nothing but the standard library is on the path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-import argparse
 import fcntl
 import gc
 import resource
 import signal
 import socket
-import traceback
 from typing import Any
 
-from backend.runtime import caps, spawn
+from backend.runtime import caps
 from backend.runtime import syscalls as sc
 from backend.runtime.containers import Containers
+from backend.runtime.init import IGNORED
 from backend.runtime.loop import HUP, IN, OUT, Loop
 from backend.runtime.protocol import MAX_MESSAGE, SOCKET, VERSION, KeeperError, Op, decode, encode
 from backend.runtime.spawn import Machine
@@ -67,7 +66,7 @@ class Connection:
         if not events & (IN | HUP):
             return
         try:
-            data, fds = sc.recv_fds(self._sock, MAX_MESSAGE)
+            data, fds = self._keeper.inbox.receive(self._sock)
         except BlockingIOError:
             return
         except OSError:
@@ -96,6 +95,7 @@ class Server:
 
     def __init__(self, exec_root: str, machine: Machine) -> None:
         self._loop = Loop()
+        self.inbox = sc.Inbox(MAX_MESSAGE)
         self._connections: list[Connection] = []
         self._containers = Containers(self._loop, machine, exec_root, self._broadcast, self._log_grown)
         self._listener = self._listen(f"{exec_root}/{SOCKET}")
@@ -158,7 +158,7 @@ class Server:
         except KeeperError as error:
             connection.send({"n": number, "error": error.to_wire()})
         except Exception as error:
-            traceback.print_exc()
+            sys.excepthook(type(error), error, error.__traceback__)
             connection.send(
                 {"n": number, "error": KeeperError("keeper", "other", f"{type(error).__name__}: {error}").to_wire()}
             )
@@ -206,7 +206,7 @@ def _prepare() -> Machine:
     for number in range(1, 65):
         if number not in (9, 19, 32, 33):
             signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -214,25 +214,23 @@ def _prepare() -> Machine:
     os.environ.clear()
     machine = Machine(caps.bounding(), (soft, hard))
     machine.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    spawn._KEEPER_PID[0] = os.getpid()
     return machine
 
 
 def main() -> int:
     """Takes the lock, says "ready" on the descriptor it was given, serves."""
-    parser = argparse.ArgumentParser(prog="slipway-keeper")
-    parser.add_argument("--exec-root", required=True)
-    parser.add_argument("--ready-fd", type=int, default=-1)
-    options = parser.parse_args()
-    lock = os.open(f"{options.exec_root}/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # argparse would cost half a megabyte for as long as the keeper lives; only find_or_start calls this.
+    options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    exec_root, ready = options["--exec-root"], int(options.get("--ready-fd", "-1"))
+    lock = os.open(f"{exec_root}/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 3  # another one serves this exec-root
-    server = Server(options.exec_root, _prepare())
-    if options.ready_fd >= 0:
-        os.write(options.ready_fd, b"1")
-        os.close(options.ready_fd)
+    server = Server(exec_root, _prepare())
+    if ready >= 0:
+        os.write(ready, b"1")
+        os.close(ready)
     gc.collect()
     gc.freeze()  # forked children then share these pages instead of copying them
     server.run()

@@ -46,8 +46,12 @@ def v1_writes(resources: dict[str, Any], controllers: Collection[str]) -> list[W
     return [w for w in out if w[0] in controllers]
 
 
-_THROTTLE = (("throttleReadBpsDevice", "read_bps", "rbps"), ("throttleWriteBpsDevice", "write_bps", "wbps"),
-             ("throttleReadIOPSDevice", "read_iops", "riops"), ("throttleWriteIOPSDevice", "write_iops", "wiops"))  # fmt: skip
+_THROTTLE = (
+    ("throttleReadBpsDevice", "read_bps", "rbps"),
+    ("throttleWriteBpsDevice", "write_bps", "wbps"),
+    ("throttleReadIOPSDevice", "read_iops", "riops"),
+    ("throttleWriteIOPSDevice", "write_iops", "wiops"),
+)
 
 
 def _v1_blkio(section: dict[str, Any]) -> list[Write]:
@@ -56,10 +60,8 @@ def _v1_blkio(section: dict[str, Any]) -> list[Write]:
         # Only the bfq scheduler has it, under its own name.
         out.append(("blkio", "blkio.bfq.weight", str(section["weight"]), True))
     for key, name, _ in _THROTTLE:
-        for entry in section.get(key) or []:
-            out.append(
-                ("blkio", f"blkio.throttle.{name}_device", f"{entry['major']}:{entry['minor']} {entry['rate']}", False)
-            )
+        for e in section.get(key) or []:
+            out.append(("blkio", f"blkio.throttle.{name}_device", f"{e['major']}:{e['minor']} {e['rate']}", False))
     return out
 
 

@@ -2,7 +2,7 @@
 
 Order of a compiled filter: which architecture called, then a binary search over ranges of numbers with the same
 verdict, then, for the few rules with arguments, comparisons of 64-bit words by halves. Some 150 instructions for
-Docker's default profile, of which a call passes about ten. Compiled once and kept by digest (:class:`Compiler`).
+Docker's default profile, of which a call passes about ten. Compiled once and kept by their profile (:class:`Compiler`).
 
 Choices, where OCI's text is silent, as runc and libseccomp do: a call from an architecture that is not listed ends
 the process; a number above all that the profile knows answers ENOSYS instead of the default errno, so that libraries
@@ -13,10 +13,8 @@ conditions on the same argument are alternatives.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-import platform
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -205,9 +203,9 @@ def _ranges(
 
 def compile_profile(profile: dict[str, Any], machine: str = "") -> bytes:
     """*profile* (OCI ``linux.seccomp``) as the bytes of ``struct sock_filter[]``. Raises :class:`BadProfile`."""
-    native = NATIVE.get(machine or platform.machine())
+    native = NATIVE.get(machine or os.uname().machine)
     if native is None:
-        raise BadProfile(f"seccomp is not supported on {machine or platform.machine()}")
+        raise BadProfile(f"seccomp is not supported on {machine or os.uname().machine}")
     wanted = [a for a in profile.get("architectures") or [] if a in ARCHITECTURES]
     default = Verdict((), _action(profile.get("defaultAction"), profile.get("defaultErrnoRet")))
     # A profile that forbids by default answers ENOSYS to calls newer than itself; an allowing one lets them be.
@@ -229,17 +227,17 @@ def compile_profile(profile: dict[str, Any], machine: str = "") -> bytes:
 
 
 class Compiler:
-    """Keeps compiled filters by the digest of their profile; a handful, since engines use few profiles."""
+    """Keeps compiled filters by their profile; a handful, since engines use few profiles."""
 
     def __init__(self, limit: int = 32) -> None:
         self._limit = limit
-        self._kept: dict[bytes, bytes] = {}
+        self._kept: dict[str, bytes] = {}
 
     def compile(self, profile: dict[str, Any] | None) -> bytes:
         """The filter of *profile*; empty bytes for none."""
         if not profile:
             return b""
-        key = hashlib.sha256(json.dumps(profile, sort_keys=True).encode()).digest()
+        key = json.dumps(profile, sort_keys=True)  # as good as a digest, without the weight of a crypto library
         found = self._kept.get(key)
         if found is None:
             found = compile_profile(profile)

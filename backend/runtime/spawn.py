@@ -168,6 +168,20 @@ def _pipes(stdio: Stdio) -> tuple[tuple[int, int, int], dict[int, int], int]:
     return (read, out[1], err[1]), {1: out[0], 2: err[0]}, write
 
 
+def _fork(machine: Machine, launch: Launch) -> tuple[int, int]:
+    if launch.pid_namespace < 0:
+        return sc.clone3(launch.flags)
+    # This only decides where children are born; the keeper itself stays where it is.
+    sc.setns(launch.pid_namespace, sc.CLONE_NEWPID)
+    pid = -1
+    try:
+        pid, pidfd = sc.clone3(launch.flags)
+    finally:
+        if pid != 0:  # the child must not try: it could not go back, and must not run the keeper's error handling
+            sc.setns(machine.pid_namespace, sc.CLONE_NEWPID)
+    return pid, pidfd
+
+
 def spawn(machine: Machine, launch: Launch, stdio: Stdio) -> Child:
     """Forks the child of *launch*. It reports through ``sync`` (see :mod:`backend.runtime.init`)."""
     outputs: dict[int, int] = {}
@@ -176,14 +190,7 @@ def spawn(machine: Machine, launch: Launch, stdio: Stdio) -> Child:
         launch.stdio, outputs, stdin = _pipes(stdio)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        if launch.pid_namespace >= 0:
-            # Only decides where children are born; the keeper itself stays where it is.
-            sc.setns(launch.pid_namespace, sc.CLONE_NEWPID)
-        try:
-            pid, pidfd = sc.clone3(launch.flags)
-        finally:
-            if launch.pid_namespace >= 0 and os.getpid() == _KEEPER_PID[0]:
-                sc.setns(machine.pid_namespace, sc.CLONE_NEWPID)
+        pid, pidfd = _fork(machine, launch)
         if pid == 0:
             gc.disable()
             init.run(launch, theirs)
@@ -200,6 +207,3 @@ def spawn(machine: Machine, launch: Launch, stdio: Stdio) -> Child:
                 os.close(fd)
     ours.setblocking(False)
     return Child(pid, pidfd, ours, outputs, stdin)
-
-
-_KEEPER_PID = [os.getpid()]

@@ -11,8 +11,8 @@ import array
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
-import platform
 import socket
 import struct
 from collections.abc import Callable
@@ -108,7 +108,7 @@ _NUMBERS: dict[str, dict[str, int]] = {
     "x86_64": {"pivot_root": 155, "bpf": 321, "keyctl": 250},
     "aarch64": {"pivot_root": 41, "bpf": 280, "keyctl": 219},
 }
-_machine = platform.machine()
+_machine = os.uname().machine
 _nr = _NUMBERS.get(_machine, {})
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -374,9 +374,26 @@ def send_fds(sock: socket.socket, data: bytes, fds: list[int]) -> None:
     sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 
 
+class Inbox:
+    """A buffer for whole messages, made once: a fresh one of the longest size for each would be mapped and unmapped."""
+
+    def __init__(self, size: int) -> None:
+        self._view = memoryview(mmap.mmap(-1, size))  # pages that no message has touched cost nothing
+
+    def receive(self, sock: socket.socket, count: int = 32) -> tuple[bytes, list[int]]:
+        """One message with its descriptors (close-on-exec from the start)."""
+        space = socket.CMSG_SPACE(count * 4)
+        size, ancillary, flags, _ = sock.recvmsg_into([self._view], space, socket.MSG_CMSG_CLOEXEC)
+        return bytes(self._view[:size]), _descriptors(ancillary, flags)
+
+
 def recv_fds(sock: socket.socket, size: int, count: int = 32) -> tuple[bytes, list[int]]:
-    """One message with its descriptors (close-on-exec from the start)."""
+    """One short message with its descriptors (close-on-exec from the start)."""
     data, ancillary, flags, _ = sock.recvmsg(size, socket.CMSG_SPACE(count * 4), socket.MSG_CMSG_CLOEXEC)
+    return data, _descriptors(ancillary, flags)
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]], flags: int) -> list[int]:
     fds = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -385,7 +402,7 @@ def recv_fds(sock: socket.socket, size: int, count: int = 32) -> tuple[bytes, li
         for fd in fds:
             os.close(fd)
         raise OSError(errno.EMSGSIZE, "message truncated")
-    return data, list(fds)
+    return list(fds)
 
 
 # --- BPF, for device rules on cgroup v2 -----------------------------------------------------------------------------
