@@ -26,7 +26,7 @@ class Stream:
         self.tty = not multiplexed
 
     async def read(self) -> tuple[int, bytes] | None:
-        """The next piece of output as (1 for stdout or 2 for stderr, bytes); None at the end. A terminal has only stdout."""
+        """The next output as (1 for stdout or 2 for stderr, bytes); None at the end. A terminal has only stdout."""
         if self.tty:
             data = await self._reader.read(1 << 16)
             return (1, data) if data else None
@@ -73,9 +73,7 @@ async def hijack(path: str, target: str, *, body: Any = None, tty: bool | None =
             answer = await reader.readuntil(b"\r\n\r\n")
             status, headers = _parse(answer)
             if status not in (101, 200):
-                length = int(headers.get("content-length", "0"))
-                chunked = headers.get("transfer-encoding", "") == "chunked"
-                raise refusal(status, await _body(reader, length, chunked))
+                raise refusal(status, await _body(reader, headers))
         except asyncio.IncompleteReadError as error:
             writer.close()
             raise ConnectionResetError("before it answered") from error
@@ -88,9 +86,11 @@ async def hijack(path: str, target: str, *, body: Any = None, tty: bool | None =
     return Stream(reader, writer, multiplexed)
 
 
-async def _body(reader: asyncio.StreamReader, length: int, chunked: bool) -> bytes:
-    if not chunked:
-        return await reader.readexactly(min(length, _HEAD_LIMIT))
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding") != "chunked":
+        if "content-length" not in headers:
+            return await reader.read(_HEAD_LIMIT)
+        return await reader.readexactly(min(int(headers["content-length"]), _HEAD_LIMIT))
     out = b""
     while size := int((await reader.readline()).strip() or b"0", 16):
         out += (await reader.readexactly(size + 2))[:-2]
