@@ -68,7 +68,9 @@ def _health(check: HealthCheck) -> api.HealthConfig:
 def _host_config(project: Project, service: Service, inherited: tuple[ObservedMount, ...]) -> api.HostConfig:
     host = api.HostConfig(
         binds=_binds(project, service, inherited),
-        mounts=[_mount(project, m) for m in service.mounts if not _is_bind_string(m) and not _is_inherited(m, inherited)],
+        mounts=[
+            _mount(project, m) for m in service.mounts if not _is_bind_string(m) and not _is_inherited(m, inherited)
+        ],
         port_bindings=_port_bindings(service),
         network_mode=_network_mode(project, service),
         annotations=dict(service.annotations),

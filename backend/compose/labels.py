@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backend.compose.model import CONDITIONS, Dependency, Network, Project, Service, Volume
-from backend.compose.theirs import their_hashes
+from backend.compose.theirs import their_hash
 
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
@@ -67,7 +67,7 @@ def container_labels(project: Project, service: Service, number: int, image_id: 
         SERVICE: service.name,
         NUMBER: str(number),
         ONE_OFF: "False",
-        CONFIG_HASH: their_hashes(service)[0],
+        CONFIG_HASH: their_hash(service),
         OWN_HASH: service_hash(project, service),
         CONFIG_FILES: ",".join(project.files),
         WORKING_DIR: project.directory,

@@ -16,17 +16,26 @@ CONDITIONS: tuple[Condition, ...] = ("service_started", "service_healthy", "serv
 
 @dataclass(frozen=True, slots=True)
 class PortMapping:
-    """``published``: a port, a range to choose from, or empty for any free one; ``host_ip``: empty for all of them."""
+    """``published``: a port, a range to choose from, or empty for any free one; ``host_ip``: empty for all of them.
+
+    The last three mean nothing to one engine; docker compose's hash has them.
+    """
 
     target: int
     published: str
     host_ip: str
     protocol: str
+    mode: str = "ingress"
+    name: str = ""
+    app_protocol: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """``source``: an absolute host path (bind), a key of the project's volumes, or empty (an anonymous volume)."""
+    """``source``: an absolute host path (bind), a key of the project's volumes, or empty (an anonymous volume).
+
+    ``stated``: the file has a mapping for its options, if an empty one, which docker compose's hash tells apart.
+    """
 
     kind: str      # "bind", "volume", "tmpfs"
     source: str
@@ -39,11 +48,12 @@ class Mount:
     subpath: str = ""
     tmpfs_size: int | None = None
     tmpfs_mode: int | None = None
+    stated: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkUse:
-    """A service's place in a network. ``network`` is a key of the project's networks."""
+    """A service's place in a network. ``network`` is a key of the project's networks; ``stated`` as in a mount."""
 
     network: str
     aliases: tuple[str, ...] = ()
@@ -54,6 +64,7 @@ class NetworkUse:
     driver_opts: Pairs = ()
     priority: int = 0
     gw_priority: int = 0
+    stated: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,16 +198,14 @@ def _long_port(item: Mapping, path: str) -> PortMapping:
         raise ComposeError(f"{path}: a port needs its `target`", item.mark)
     published, ip = long.text("published"), long.text("host_ip")
     protocol = long.choice("protocol", values.PROTOCOLS, "tcp")
-    # `mode` tells swarm's nodes apart and the names are for readers: nothing for one engine to do.
-    long.choice("mode", ("host", "ingress"))
-    long.text("name")
-    long.text("app_protocol")
+    words = (long.choice("mode", ("host", "ingress"), "ingress"), long.text("name"), long.text("app_protocol"))
     long.finish()
     try:
         short = f"{f'[{ip}]:' if ip else ''}{published}{':' if published or ip else ''}{target}/{protocol}"
-        return values.parse_ports(short)[0]
+        port = values.parse_ports(short)[0]
     except ValueError as error:
         raise ComposeError(f"{path}: {error}", item.mark) from None
+    return replace(port, mode=words[0], name=words[1], app_protocol=words[2])
 
 
 def _expose(section: Section) -> tuple[str, ...]:
@@ -250,6 +248,7 @@ def _mount_options(long: Section, mount: Mount) -> Mount:
     options = long.section(mount.kind)
     if options is None:
         return mount
+    mount = replace(mount, stated=True)
     if mount.kind == "bind":
         mount = replace(mount, create_host_path=options.yes("create_host_path"),
                         propagation=options.text("propagation"), selinux=options.choice("selinux", ("z", "Z")))
@@ -277,6 +276,7 @@ def _networks(section: Section) -> tuple[NetworkUse, ...]:
             driver_opts=use.pairs("driver_opts"),
             priority=use.integer("priority") or 0,
             gw_priority=use.integer("gw_priority") or 0,
+            stated=isinstance(node, Mapping),
         ))
         use.finish({"interface_name"})
     return tuple(uses)

@@ -7,8 +7,9 @@ temporary name, and only when that has worked is the old one stopped and removed
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backend.compose.bodies import container_name
 from backend.compose.errors import ComposeError
@@ -31,7 +32,10 @@ from backend.compose.plan import (
     WaitCompleted,
     WaitHealthy,
 )
-from backend.compose.theirs import their_hashes
+from backend.compose.theirs import their_hash
+
+# The name of a new container until the one that it replaces has gone.
+_TEMPORARY = re.compile(r"[0-9a-f]{12}_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class _Up:
         self.anew: dict[str, Network] = {}          # networks that exist otherwise than they should
         self.volumes: dict[str, int] = {}
         self.pulls: dict[str, int] = {}             # reference -> step
+        self.renames: dict[str, int] = {}           # container ID -> step
         self.fates: dict[str, list[_Fate]] = {}     # service -> its containers afterwards
         self.waits: dict[tuple[str, Condition], set[int]] = {}
 
@@ -173,7 +178,7 @@ class _Up:
     # Services
 
     def plan_service(self, service: Service) -> None:
-        there = [c for c in self.observed.of_service(service.name) if not self.is_gone(c)]
+        there = [c for c in self.settled(service) if not self.is_gone(c)]
         lost = [c for c in self.observed.of_service(service.name) if self.is_gone(c)]
         keep, surplus = there[: service.scale], there[service.scale:]
         for container in surplus:
@@ -188,6 +193,23 @@ class _Up:
         numbers = [c.number for c in lost] + list(self.free_numbers(there, lost, service.scale))
         for number in numbers[: service.scale - len(keep)]:
             fates.append(self.create(service, number, lost))
+
+    def settled(self, service: Service) -> list[ObservedContainer]:
+        """The service's containers, without those that an `up` left half-way when it was broken off."""
+        there = []
+        everyone = self.observed.of_service(service.name)
+        for container in everyone:
+            others = [c for c in everyone if c.number == container.number and c is not container]
+            if not _TEMPORARY.match(container.name) or self.is_gone(container):
+                there.append(container)
+            elif others:
+                self.remove(container, "it was left by an up that was broken off")
+            else:
+                name = container_name(self.project, service, container.number)
+                cause = "its name was left by an up that was broken off"
+                self.renames[container.id] = self.draft.add(RenameContainer(container.id, name), cause)
+                there.append(replace(container, name=name))
+        return there
 
     def is_gone(self, container: ObservedContainer) -> bool:
         """Whether the container goes with a network that is made anew."""
@@ -210,7 +232,7 @@ class _Up:
         if container.own_hash:
             if container.own_hash != service_hash(self.project, service):
                 return "its configuration changed"
-        elif container.their_hash not in their_hashes(service):
+        elif container.their_hash != their_hash(service):
             return "its configuration changed since docker compose made it"
         current = self.observed.image_id(service.image)
         if current and current != container.image_id:
@@ -231,11 +253,12 @@ class _Up:
 
     def keep(self, service: Service, container: ObservedContainer) -> _Fate:
         fate = _Fate(container.id, container.name)
+        renamed = {self.renames[container.id]} if container.id in self.renames else set[int]()
         if container.state in ("running", "restarting", "paused") or not self.options.start:
             return fate
         fate.starts = True
         fate.steps = {self.draft.add(StartContainer(container.id, container.name), f"it is {container.state}",
-                                     self.prerequisites(service))}
+                                     self.prerequisites(service) | renamed)}
         return fate
 
     def create(self, service: Service, number: int, lost: list[ObservedContainer]) -> _Fate:

@@ -1,9 +1,7 @@
 """docker compose's own hash of a service, so that its stacks are adopted without making every container anew. Pure.
 
 It is the SHA-256 of the service as JSON, in the order of its fields in docker compose, without what does not change a
-container. Our model keeps the meaning of a file and not its wording; where docker compose tells wordings apart that
-mean the same (`networks: [a]` and `networks: {a: {}}`), there is more than one candidate. Checked against
-`docker compose config --hash` in tests/clients.
+container. Checked against `docker compose config --hash` in tests/clients.
 """
 
 from __future__ import annotations
@@ -18,21 +16,16 @@ from backend.compose.model import Deploy, HealthCheck, Limits, Mount, NetworkUse
 _UNITS = ((3600 * 10**9, "h"), (60 * 10**9, "m"))
 
 
-def their_hashes(service: Service) -> tuple[str, ...]:
-    """The hashes that docker compose may give *service*; the first is that of the plainest wording."""
-    wordings: tuple[tuple[dict[str, Any] | None, bool], ...] = ((None, False), (None, True), ({}, False), ({}, True))
-    return tuple(dict.fromkeys(_hash(_document(service, empty, wordy)) for empty, wordy in wordings))
-
-
-def _hash(document: dict[str, Any]) -> str:
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+def their_hash(service: Service) -> str:
+    """The hash that docker compose gives *service*."""
+    text = json.dumps(_document(service), separators=(",", ":"), ensure_ascii=False)
     # Go's encoder makes its output safe for HTML.
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _document(service: Service, empty: dict[str, Any] | None, wordy: bool) -> dict[str, Any]:
+def _document(service: Service) -> dict[str, Any]:
     s, limits, deploy = service, service.limits, service.deploy
     own = _limits_of_its_own(limits, deploy)
     fields: dict[str, Any] = {
@@ -63,7 +56,7 @@ def _document(service: Service, empty: dict[str, Any] | None, wordy: bool) -> di
         "memswap_limit": _bytes(limits.memory_swap), "mem_swappiness": _bytes(limits.memory_swappiness),
         "mac_address": s.mac_address,
         "network_mode": s.network_mode,
-        "networks": {u.network: _network(u) or empty for u in sorted(s.networks, key=lambda u: u.network)},
+        "networks": {u.network: _network(u) for u in sorted(s.networks, key=lambda u: u.network)},
         "oom_kill_disable": limits.oom_kill_disable or None, "oom_score_adj": limits.oom_score_adj,
         "pid": s.pid, "pids_limit": own.pids,
         "platform": s.platform,
@@ -82,7 +75,7 @@ def _document(service: Service, empty: dict[str, Any] | None, wordy: bool) -> di
         "tty": s.tty or None,
         "ulimits": {u.name: u.soft if u.soft == u.hard else {"soft": u.soft, "hard": u.hard} for u in limits.ulimits},
         "user": s.user, "userns_mode": s.userns_mode, "uts": s.uts,
-        "volumes": [_mount(m, wordy) for m in s.mounts],
+        "volumes": [_mount(m) for m in s.mounts],
         "working_dir": s.working_dir,
     }
     # These two are told apart from empty ones, which clear what the image says.
@@ -129,8 +122,8 @@ def _health(check: HealthCheck) -> dict[str, Any]:
     return {**({"test": check.test} if check.test else {}), **{k: v for k, v in texts.items() if v is not None}}
 
 
-def _network(use: NetworkUse) -> dict[str, Any]:
-    return _kept({
+def _network(use: NetworkUse) -> dict[str, Any] | None:
+    return None if not use.stated else _kept({
         "aliases": use.aliases, "driver_opts": dict(use.driver_opts), "gw_priority": use.gw_priority,
         "ipv4_address": use.ipv4_address, "ipv6_address": use.ipv6_address, "link_local_ips": use.link_local_ips,
         "mac_address": use.mac_address, "priority": use.priority,
@@ -138,11 +131,11 @@ def _network(use: NetworkUse) -> dict[str, Any]:
 
 
 def _port(port: PortMapping) -> dict[str, Any]:
-    return _kept({"mode": "ingress", "host_ip": port.host_ip, "target": port.target, "published": port.published,
-                  "protocol": port.protocol})
+    return _kept({"name": port.name, "mode": port.mode, "host_ip": port.host_ip, "target": port.target,
+                  "published": port.published, "protocol": port.protocol, "app_protocol": port.app_protocol})
 
 
-def _mount(mount: Mount, wordy: bool) -> dict[str, Any]:
+def _mount(mount: Mount) -> dict[str, Any]:
     fields = _kept({"type": mount.kind, "source": mount.source, "target": mount.target,
                     "read_only": mount.read_only or None})
     if mount.kind == "bind":
@@ -152,8 +145,7 @@ def _mount(mount: Mount, wordy: bool) -> dict[str, Any]:
         options = _kept({"nocopy": mount.nocopy or None, "subpath": mount.subpath})
     else:
         options = _kept({"size": _bytes(mount.tmpfs_size), "mode": mount.tmpfs_mode})
-    # The short syntax leaves an empty `volume` behind, the long one nothing.
-    if options or (mount.kind == "volume" and not wordy):
+    if mount.stated:
         fields[mount.kind] = options
     return fields
 

@@ -139,6 +139,7 @@ def parse_volume(text: str) -> Mount:
         propagation=next((o for o in options if o in _PROPAGATION), ""),
         selinux=next((o for o in options if o in ("z", "Z")), ""),
         nocopy="nocopy" in options,
+        stated=True,
     )
 
 

@@ -60,7 +60,7 @@ networks: {front: }
     ("restart: no", "restart", "no"), ("restart: false", "restart", "no"), ("restart: on-failure:3", "restart", "on-failure:3"),
     ("expose: [80, '90/udp']", "expose", ("80/tcp", "90/udp")),
     ("ports: [{target: 80, published: 81, host_ip: 127.0.0.1, protocol: udp, mode: host}]", "ports",
-     (PortMapping(80, "81", "127.0.0.1", "udp"),)),
+     (PortMapping(80, "81", "127.0.0.1", "udp", "host"),)),
     ("volumes: [{type: tmpfs, target: /q, tmpfs: {size: 10m, mode: 0755}}]", "mounts",
      (Mount("tmpfs", "", "/q", tmpfs_size=10 << 20, tmpfs_mode=0o755),)),
     ("volumes: [{type: volume, source: data, target: /c, read_only: true, volume: {nocopy: true, subpath: s}}]", "mounts",

@@ -11,7 +11,7 @@ from backend.compose.model import Project
 from backend.compose.observed import Observed, ObservedContainer, ObservedNetwork, ObservedVolume, short_reference
 from backend.compose.reconcile import UpOptions, plan_pull, reconcile
 from backend.compose.stopping import plan_down, plan_start, plan_stop
-from backend.compose.theirs import their_hashes
+from backend.compose.theirs import their_hash
 from tests.unit.compose.conftest import Load
 from tests.unit.compose.world import World
 
@@ -248,7 +248,7 @@ def test_a_stack_that_docker_compose_made_is_adopted_as_it_is(load: Load) -> Non
     world = World("shop")
     up(world, project)
     for container in list(world.containers.values()):
-        world.change(container.id, own_hash="", their_hash=their_hashes(project.service(container.service))[0])
+        world.change(container.id, own_hash="", their_hash=their_hash(project.service(container.service)))
     assert reconcile(project, world.observed()).is_empty
     world.change("shop-db-1", their_hash="0" * 64)
     assert "(its configuration changed since docker compose made it)" in str(reconcile(project, world.observed()))
