@@ -17,6 +17,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
@@ -72,8 +73,8 @@ def _dial(exec_root: str) -> socket.socket | None:
     return sock
 
 
-def _launch(exec_root: str) -> None:
-    """Executes a keeper and waits until it listens; its output goes to ``keeper.log``."""
+def _launch(exec_root: str) -> bool:
+    """Executes a keeper and waits until it listens (False: it left without); its output goes to ``keeper.log``."""
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
     read, write = os.pipe()
     log = os.open(f"{exec_root}/keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -91,8 +92,7 @@ def _launch(exec_root: str) -> None:
         )
         os.close(write)
         write = -1
-        if os.read(read, 1) != b"1":
-            raise KeeperError("start", "other", f"the keeper did not start; see {exec_root}/keeper.log")
+        return os.read(read, 1) == b"1"
     finally:
         for fd in (read, write, log):
             if fd >= 0:
@@ -121,13 +121,14 @@ class Keeper:
         """A connected socket; starts a keeper if none answers. Blocking: call it before the event loop runs."""
         exec_root = os.path.abspath(exec_root)
         os.makedirs(exec_root, mode=0o700, exist_ok=True)
-        sock = _dial(exec_root)
-        if sock is None:
-            _launch(exec_root)
+        for attempt in range(50):
             sock = _dial(exec_root)
-        if sock is None:
-            raise KeeperError("start", "other", f"the keeper of {exec_root} does not answer")
-        return sock
+            if sock is not None:
+                return sock
+            # It fails if another helper is starting one, or an old one has not quite left: then try again.
+            if not _launch(exec_root):
+                time.sleep(0.02 * min(attempt, 10))
+        raise KeeperError("start", "other", f"the keeper did not start; see {exec_root}/keeper.log")
 
     @classmethod
     async def connect(
@@ -320,10 +321,11 @@ class Keeper:
 
     async def stop(self) -> None:
         """Asks the keeper to leave; KeeperError if it holds a living container."""
-        self._on_lost = _nothing
-        await self._ask(Op.STOP)
-        self.close()
-
-
-def _nothing() -> None:
-    """The end was asked for."""
+        gone = asyncio.Event()
+        told, self._on_lost = self._on_lost, gone.set
+        try:
+            await self._ask(Op.STOP)
+        except KeeperError:
+            self._on_lost = told
+            raise
+        await gone.wait()

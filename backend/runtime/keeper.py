@@ -172,6 +172,7 @@ class Server:
             answer({"version": VERSION, "pid": os.getpid()})
         elif op is Op.STOP:
             self._containers.require_empty()
+            os.unlink(self._path)  # first: whoever has the answer may remove the folder or start another keeper
             answer({})
             self._loop.running = False
         elif op is Op.WATCH_LOG:
@@ -185,7 +186,6 @@ class Server:
     def run(self) -> None:
         """Serves until asked to stop."""
         self._loop.run()
-        os.unlink(self._path)
 
 
 def enlarge(sock: socket.socket) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 from backend.runtime import syscalls as sc
 from backend.runtime.plan import DEV_LINKS, BindMount, CgroupMount, Device, FsMount, Overlay, RootPlan
@@ -41,41 +42,43 @@ def _open(root: int, path: str, resolve: int = IN_ROOT) -> int:
     return sc.openat2(root, path.lstrip("/") or ".", os.O_PATH, resolve=resolve)
 
 
-def make_directory(root: int, path: str, mode: int = 0o755) -> int:
+def make_directory(root: int, path: str) -> int:
     """Opens *path* below *root* as an ``O_PATH`` descriptor, with missing directories made on the way."""
+    return _make(root, path, _new_directory, 0)
+
+
+def make_file(root: int, path: str) -> int:
+    """Like :func:`make_directory` for an empty regular file, as the target of a file's bind mount."""
+    return _make(root, path, _new_file, 0)
+
+
+def _new_directory(name: str, above: int) -> None:
+    os.mkdir(name, 0o755, dir_fd=above)
+
+
+def _new_file(name: str, above: int) -> None:
+    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=above))
+
+
+def _make(root: int, path: str, new: Callable[[str, int], None], depth: int) -> int:
     try:
         return _open(root, path)
     except FileNotFoundError:
         pass
     parent, _, name = path.strip("/").rpartition("/")
-    above = make_directory(root, parent, mode) if parent else os.dup(root)
+    above = _make(root, parent, _new_directory, depth) if parent else os.dup(root)
     try:
-        if name in ("", ".", ".."):
-            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if name in ("", ".", "..") or depth > 20:
+            raise OSError(errno.ELOOP if depth else errno.ENOENT, "path cannot be made", path)
         try:
-            os.mkdir(name, mode, dir_fd=above)
+            new(name, above)
         except FileExistsError:
-            pass  # a dangling link: the next open says so
-        return sc.openat2(
-            above, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS
-        )
-    finally:
-        os.close(above)
-
-
-def make_file(root: int, path: str) -> int:
-    """Like :func:`make_directory` for an empty regular file, as the target of a file's bind mount."""
-    try:
-        return _open(root, path)
-    except FileNotFoundError:
-        pass
-    parent, _, name = path.rstrip("/").rpartition("/")
-    above = make_directory(root, parent or "/")
-    try:
-        os.close(
-            os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=above)
-        )
-        return sc.openat2(above, name, os.O_PATH | os.O_NOFOLLOW, resolve=sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS)
+            # A link to what is not there (/etc/resolv.conf of many images): its target is made, inside the root.
+            link = os.readlink(name, dir_fd=above)
+            base = "" if link.startswith("/") else os.readlink(by_fd(above)).removeprefix(os.readlink(by_fd(root)))
+            return _make(root, os.path.normpath(f"/{base}/{link}"), new, depth + 1)
+        resolve = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_SYMLINKS
+        return sc.openat2(above, name, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
     finally:
         os.close(above)
 
