@@ -89,12 +89,6 @@ def random_mac() -> str:
     return bytes([0x02, *secrets.token_bytes(5)]).hex(":")
 
 
-def mac_for(address: str) -> str:
-    """The MAC of a container with this IPv4 address (02:42 and the address): an address that is given again keeps its
-    MAC, so that neighbours' ARP tables stay true."""
-    return bytes([0x02, 0x42, *(int(part) for part in address.split("."))]).hex(":")
-
-
 class Bridges:
     """Makes and removes devices, in the network namespace where it was made. Calls take up to a millisecond, except
     deletions, which take the kernel 15 to 28 ms each and run in a thread of their own."""
@@ -105,6 +99,7 @@ class Bridges:
         self._netlink = Netlink()
         self._deleter = ThreadPoolExecutor(1, "network-teardown")
         self._slow = Netlink()      # the deleter's own
+        self.ahead = Netlink()      # for the thread that makes namespaces ahead
         self._index: dict[str, int] = {}
 
     def close(self) -> None:
@@ -112,6 +107,7 @@ class Bridges:
         self._deleter.shutdown(wait=True)
         self._netlink.close()
         self._slow.close()
+        self.ahead.close()
 
     # -- bridges -------------------------------------------------------------------------------------------------
 
@@ -179,21 +175,24 @@ class Bridges:
 
     # -- containers ----------------------------------------------------------------------------------------------
 
-    def plug(self, network: Network, netns: int, interface: str, addressing: Addressing, mac: str) -> str:
+    def plug(self, network: Network, netns: int, interface: str, addressing: Addressing, mac: str, *,
+             by: Netlink | None = None) -> str:
         """Put a device *interface* into the namespace, on the network's bridge; the host's end. On failure nothing
-        stays."""
+        stays. *by*: the socket of the calling thread, where that is not the loop's."""
+        speak = by or self._netlink
         host = f"veth{secrets.token_hex(4)[:7]}"
-        self._netlink.talk(
-            netlink.add_veth(host, interface, netns, self._index[network.bridge], mac=mac, mtu=network.mtu),
-            netlink.set_up(host))
+        speak.talk(netlink.add_veth(host, interface, netns, self._index[network.bridge], mac=mac, mtu=network.mtu),
+                   netlink.set_up(host))
         try:
             if not network.flag(OPTION_ICC, True):
-                link = self._netlink.link(host)
+                link = speak.link(host)
                 if link is not None:
-                    self._netlink.talk(netlink.set_port(link.index, netlink.IFLA_BRPORT_ISOLATED))
+                    speak.talk(netlink.set_port(link.index, netlink.IFLA_BRPORT_ISOLATED))
             self.configure(netns, interface, addressing)
         except BaseException:
-            self.discard(host)
+            link = speak.link(host)
+            if link is not None:
+                self._deleter.submit(self._delete_now, [link.index])
             raise
         return host
 
@@ -214,6 +213,11 @@ class Bridges:
                 if gateway:
                     messages.append(netlink.set_default(gateway, index))
             inner.talk(*messages)
+
+    def set_mac(self, netns: int, interface: str, mac: str) -> None:
+        """Give a device inside another MAC address."""
+        with _Inside(self._ops.inside(netns, Netlink)) as inner:
+            inner.talk(netlink.set_link(_index(inner, interface), mac=mac))
 
     def reroute(self, netns: int, interface: str, gateways: Iterable[str]) -> None:
         """Make *interface* the way out of the namespace."""

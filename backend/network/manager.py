@@ -7,15 +7,13 @@ and names from being given twice. Records are values: the engine stores them, th
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import ipaddress
 import logging
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from backend.errors import Forbidden, InvalidArgument, NotFound, ServerError, Unavailable
+from backend.errors import Forbidden, InvalidArgument, NotFound, Unavailable
 from backend.network import records
 from backend.network.bridge import (
     Addressing,
@@ -23,30 +21,33 @@ from backend.network.bridge import (
     NetnsOps,
     bridge_name,
     default_bridge_name,
-    mac_for,
     read_sysctl,
     write_sysctl,
 )
 from backend.network.dns import HostResolver, NameServer
+from backend.network.endpoints import (
+    AddressBook,
+    dns_names,
+    free_interface,
+    mac_for,
+    parse_mac,
+    refuse_static,
+    way_out,
+)
 from backend.network.firewall import Firewall
 from backend.network.ipam import (
-    Leases,
     Subnet,
     check_pools,
-    choose_subnet,
-    complete,
-    parse_address,
-    parse_subnet,
 )
 from backend.network.names import Names
-from backend.network.planning import check, plan_subnets
+from backend.network.planning import check, default_bridge, plan_subnets, pools6
+from backend.network.pool import Prepared, SandboxPool, identity
 from backend.network.publisher import Publication, Publisher
 from backend.network.records import (
     DEFAULT_POOLS,
     AddressPool,
     Endpoint,
     EndpointWish,
-    IpamConfig,
     Network,
     NetworkSpec,
     PortWish,
@@ -78,10 +79,11 @@ class _Cooling:
 
 class NetworkManager:
     """Networks of one helper. *instance* names its firewall table; *bip* is the default bridge's address with its
-    prefix length ("10.1.2.1/24"), "" for the first free piece of the pools."""
+    prefix length ("10.1.2.1/24"), "" for the first free piece of the pools; *ahead*: how many namespaces stand ready
+    for containers on it."""
 
     def __init__(self, *, instance: str, state_dir: str, pools: Sequence[AddressPool], netns: NetnsOps,
-                 bip: str = "") -> None:
+                 bip: str = "", ahead: int = 6) -> None:
         check_pools(pools)
         self._instance = instance
         self._state_dir = state_dir
@@ -89,8 +91,12 @@ class NetworkManager:
         self._bip = bip
         self._ops = netns
         self._networks: dict[str, Network] = {}
-        self._leases: dict[str, list[Leases]] = {}
+        self._addresses = AddressBook()
         self._places: dict[str, _Place] = {}
+        self._pool = SandboxPool(ahead, fresh=netns.fresh, lease=self._lease_ahead, furnish=self._furnish,
+                                 discard=self._addresses.release)
+        self._handed: dict[int, Prepared] = {}      # given out and not yet connected, by namespace
+        self._inherited: set[str] = set()           # veths on our bridges from an earlier life
         self._cooling: dict[str, _Cooling] = {}
         self._cooling_timer: asyncio.TimerHandle | None = None
         self._resolver = HostResolver()
@@ -115,7 +121,7 @@ class NetworkManager:
             self._note(missing.message)
         for network in saved:
             self._networks[network.id] = network
-            self._leases[network.id] = [Leases(config) for config in network.ipam]
+            self._addresses.add(network)
         for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
             if not any(network.name == name for network in self._networks.values()):
                 self._add_default(name, driver)
@@ -129,10 +135,12 @@ class NetworkManager:
         if read_sysctl("ipv4/ip_forward") == "0":
             write_sysctl("ipv4/ip_forward", "1")
             self._note("IPv4 forwarding was off on this host and has been switched on (net.ipv4.ip_forward)")
+        self._inherited = set(self._bridges.ports())
         for network in bridged:
             self._forward_v6(network)
             self._bridges.ensure(network)
         firewall.open([self._rules(network) for network in bridged])
+        self._pool.start()
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -148,9 +156,9 @@ class NetworkManager:
         if self._firewall is not None:
             claimed = {endpoint.host_interface for place in self._places.values()
                        for endpoint in place.endpoints.values()}
-            for name in self._bridges.ports():
-                if name not in claimed:
-                    self._bridges.discard(name)
+            for name in self._inherited - claimed:
+                self._bridges.discard(name)
+            self._inherited.clear()
             self._firewall.sweep()
 
     async def close(self, keep: bool) -> None:
@@ -158,6 +166,7 @@ class NetworkManager:
         if self._cooling_timer is not None:
             self._cooling_timer.cancel()
         self._server.close()
+        await self._pool.close()
         for place in self._places.values():
             self._end(place.published, withdraw=False)
         self._places.clear()
@@ -171,24 +180,15 @@ class NetworkManager:
     # -- networks ------------------------------------------------------------------------------------------------
 
     def _add_default(self, name: str, driver: str) -> None:
-        network = Network(secrets.token_hex(32), name, driver, time.time_ns())
+        identity = secrets.token_hex(32)
         if driver == "bridge":
             device = default_bridge_name(self._instance)
-            if self._bip:
-                interface = ipaddress.ip_interface(self._bip)
-                config = IpamConfig(str(interface.network), "", str(interface.ip))
-                config = complete(config, parse_subnet(config.subnet))
-            else:
-                subnet = choose_subnet(self._pools, [*self._subnets(), *(subnet for subnet, _ in self._routed(device))])
-                config = complete(IpamConfig(), subnet)
-            options = {records.OPTION_DEFAULT: "true", records.OPTION_ICC: "true", records.OPTION_MASQUERADE: "true",
-                       records.OPTION_BINDING: "0.0.0.0", records.OPTION_BRIDGE: device, records.OPTION_MTU: "1500"}
-            network = replace(network, ipam=(config,), options=options, bridge=device)
-        self._networks[network.id] = network
-        self._leases[network.id] = [Leases(config) for config in network.ipam]
-
-    def _subnets(self) -> list[Subnet]:
-        return [leases.subnet for group in self._leases.values() for leases in group]
+            taken = [*self._addresses.subnets(), *(subnet for subnet, _ in self._routed(device))]
+            network = default_bridge(identity, device, self._bip, self._pools, taken)
+        else:
+            network = Network(identity, name, driver, time.time_ns())
+        self._networks[identity] = network
+        self._addresses.add(network)
 
     def _routed(self, ignore: str = "") -> list[tuple[Subnet, str]]:
         """What the host routes, and through which device; without the device *ignore*."""
@@ -196,18 +196,12 @@ class NetworkManager:
         routes = ((route.subnet, names.get(route.device, "a gateway")) for route in self._bridges.routes())
         return [(subnet, device) for subnet, device in routes if device != ignore]
 
-    def _pools6(self) -> list[AddressPool]:
-        """The pools for IPv6; without one a unique local prefix (RFC 4193) of this host and instance."""
-        given = [pool for pool in self._pools if ":" in pool.base]
-        seed = hashlib.sha256(f"{self._instance}:{_machine()}".encode()).digest()
-        packed = bytes([0xFD]) + seed[:5] + bytes(10)
-        return given or [AddressPool(f"{ipaddress.IPv6Address(packed)}/48", 64)]
-
     async def create(self, spec: NetworkSpec) -> Network:
         """Make a network; nothing stays when it fails."""
         check(spec, {network.name for network in self._networks.values()})
         firewall = self._working()
-        plans = plan_subnets(spec, self._pools, self._pools6(), self._subnets(), self._routed())
+        v6 = pools6(self._pools, f"{self._instance}:{_machine()}")
+        plans = plan_subnets(spec, self._pools, v6, self._addresses.subnets(), self._routed())
         identity = secrets.token_hex(32)
         network = Network(
             identity, spec.name, spec.driver, time.time_ns(), enable_ipv4=spec.enable_ipv4,
@@ -225,7 +219,7 @@ class NetworkManager:
             await self._bridges.remove(network.bridge)
             raise
         self._networks[identity] = network
-        self._leases[identity] = [Leases(config) for config in network.ipam]
+        self._addresses.add(network)
         return network
 
     def _rules(self, network: Network) -> BridgeRules:
@@ -243,7 +237,8 @@ class NetworkManager:
         if users:
             who = ", ".join(f'name:"{user.container_name}" id:"{user.id[:12]}"' for user in users)
             raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({who})")
-        del self._networks[network.id], self._leases[network.id]
+        del self._networks[network.id]
+        self._addresses.remove(network.id)
         if self._firewall is not None:
             self._firewall.remove_bridge(network.bridge)
             await self._bridges.remove(network.bridge)
@@ -279,7 +274,13 @@ class NetworkManager:
 
     async def sandbox(self, network_id: str = "") -> int:
         """A descriptor of a network namespace with lo up; the caller's to close. *network_id* says on which network the
-        container will be first, so that a namespace prepared for it can be given."""
+        container will be first: for the default bridge, namespaces stand ready."""
+        network = self._networks.get(network_id)
+        if network is not None and network.name == "bridge":
+            prepared = self._pool.take()
+            if prepared is not None:
+                self._handed[identity(prepared.netns)] = prepared
+                return prepared.netns
         return (await self._ops.fresh(1))[0]
 
     async def connect(self, network_id: str, container_id: str, netns: int, wish: EndpointWish) -> Endpoint:
@@ -291,61 +292,74 @@ class NetworkManager:
             raise Forbidden(f"endpoint with name {wish.container_name} already exists in network {network.name}")
         endpoint = Endpoint(
             secrets.token_hex(32), network.id, network.name, container_id, wish.container_name, aliases=wish.aliases,
-            dns_names=_dns_names(network, container_id, wish), links=wish.links, gw_priority=wish.gw_priority,
+            dns_names=dns_names(network, container_id, wish), links=wish.links, gw_priority=wish.gw_priority,
             driver_opts=wish.driver_opts)
         if network.driver == "bridge":
             self._working()
-            endpoint = self._plug(network, place, netns, endpoint, wish)
+            prepared = self._handed.pop(identity(netns), None)
+            if prepared is not None and prepared.endpoint.network_id == network.id:
+                endpoint = self._move_in(prepared, endpoint, wish)
+            else:
+                if prepared is not None:      # made for another network than it is used for
+                    await self._bridges.unplug(prepared.endpoint.host_interface)
+                    self._addresses.release(prepared.endpoint)
+                endpoint = self._plug(network, place, netns, endpoint, wish)
         self._places[container_id] = place
         place.endpoints[network.id] = endpoint
         self._names.add(endpoint)
         return endpoint
 
+    def _move_in(self, prepared: Prepared, endpoint: Endpoint, wish: EndpointWish) -> Endpoint:
+        """Use a namespace that was made ahead."""
+        ready = prepared.endpoint
+        mac = parse_mac(wish.mac)
+        try:
+            if wish.ipv4 or wish.ipv6:
+                refuse_static(self.get(endpoint.network_id))
+            if mac:
+                self._bridges.set_mac(prepared.netns, ready.interface, mac)
+        except BaseException:
+            self._cool(ready)
+            raise
+        return replace(endpoint, interface=ready.interface, host_interface=ready.host_interface, mac=mac or ready.mac,
+                       ipv4=ready.ipv4, ipv4_prefix=ready.ipv4_prefix, gateway=ready.gateway,
+                       ipv6=ready.ipv6, ipv6_prefix=ready.ipv6_prefix, gateway6=ready.gateway6)
+
     def _plug(self, network: Network, place: _Place, netns: int, endpoint: Endpoint, wish: EndpointWish) -> Endpoint:
-        endpoint = self._lease(network, endpoint, wish)
+        endpoint = self._addresses.lease(network, endpoint, wish)
         try:
             prefix = network.options.get(records.OPTION_PREFIX, "") or "eth"
-            interface = _free_interface(prefix, place)
-            endpoint = replace(endpoint, interface=interface, mac=_mac(wish.mac) or mac_for(endpoint.ipv4))
-            out = _way_out([*place.endpoints.values(), endpoint]) is endpoint
-            addressing = Addressing(
-                endpoint.ipv4, endpoint.ipv4_prefix, endpoint.gateway if out else "",
-                endpoint.ipv6, endpoint.ipv6_prefix, endpoint.gateway6 if out else "")
-            host = self._bridges.plug(network, netns, interface, addressing, endpoint.mac)
+            interface = free_interface(prefix, {other.interface for other in place.endpoints.values()})
+            endpoint = replace(endpoint, interface=interface, mac=parse_mac(wish.mac) or mac_for(endpoint.ipv4))
+            out = way_out([*place.endpoints.values(), endpoint]) is endpoint
+            host = self._bridges.plug(network, netns, interface, _addressing(endpoint, out=out), endpoint.mac)
         except BaseException:
-            self._unlease(endpoint, cool=False)
+            self._addresses.release(endpoint)
             raise
         return replace(endpoint, host_interface=host)
 
-    def _lease(self, network: Network, endpoint: Endpoint, wish: EndpointWish) -> Endpoint:
-        if (wish.ipv4 or wish.ipv6) and not network.user_subnets:
-            raise InvalidArgument("invalid endpoint settings:\nuser specified IP address is supported only when "
-                                  "connecting to networks with user configured subnets")
-        for leases in self._leases[network.id]:
-            version = leases.subnet.version
-            wanted = wish.ipv4 if version == 4 else wish.ipv6
-            try:
-                address = str(parse_address(wanted)) if wanted else leases.lease()
-                if wanted:
-                    leases.take(address)
-                elif not address:
-                    raise ServerError(f"no available IPv{version} addresses on this network's address pools: "
-                                      f"{network.name} ({network.id})")
-            except BaseException:
-                self._unlease(endpoint, cool=False)
-                raise
-            gateway = "" if network.internal else leases.config.gateway
-            if version == 4:
-                endpoint = replace(endpoint, ipv4=address, ipv4_prefix=leases.prefix, gateway=gateway)
-            else:
-                endpoint = replace(endpoint, ipv6=address, ipv6_prefix=leases.prefix, gateway6=gateway)
-        return endpoint
+    # -- made ahead ----------------------------------------------------------------------------------------------
 
-    def _unlease(self, endpoint: Endpoint, *, cool: bool) -> None:
-        for leases in self._leases.get(endpoint.network_id, ()):
-            address = endpoint.ipv4 if leases.subnet.version == 4 else endpoint.ipv6
-            if address:
-                leases.release(address, cool=cool)
+    def _lease_ahead(self) -> Endpoint:
+        self._forget_unused()
+        network = self.get("bridge")
+        endpoint = self._addresses.lease(network, Endpoint("", network.id, network.name, ""), EndpointWish())
+        return replace(endpoint, interface="eth0", mac=mac_for(endpoint.ipv4))
+
+    def _furnish(self, netns: int, endpoint: Endpoint) -> Endpoint:
+        """In the pool's thread."""
+        network = self._networks[endpoint.network_id]
+        host = self._bridges.plug(network, netns, endpoint.interface, _addressing(endpoint, out=True), endpoint.mac,
+                                  by=self._bridges.ahead)
+        return replace(endpoint, host_interface=host)
+
+    def _forget_unused(self) -> None:
+        """Addresses of namespaces that were given out and closed without a connect."""
+        present = self._bridges.present(prepared.endpoint.host_interface for prepared in self._handed.values())
+        for key, prepared in list(self._handed.items()):
+            if prepared.endpoint.host_interface not in present:
+                del self._handed[key]
+                self._addresses.release(prepared.endpoint)
 
     async def disconnect(self, endpoint: Endpoint, netns: int | None) -> None:
         """Take a container off a network; *netns* (None: it does not run) gets another way out if it lost its own."""
@@ -361,10 +375,10 @@ class NetworkManager:
             self._places.pop(endpoint.container_id, None)
         if endpoint.host_interface:
             await self._bridges.unplug(endpoint.host_interface)
-            out = _way_out(list(place.endpoints.values()))
+            out = way_out(place.endpoints.values())
             if netns is not None and out is not None:
                 self._bridges.reroute(netns, out.interface, (out.gateway, out.gateway6))
-        self._unlease(endpoint, cool=False)
+        self._addresses.release(endpoint)
 
     # -- ports ---------------------------------------------------------------------------------------------------
 
@@ -397,12 +411,15 @@ class NetworkManager:
             return
         self._server.stop(container_id)
         self._end(place.published)
-        now = asyncio.get_running_loop().time()
         for endpoint in place.endpoints.values():
             self._names.remove(endpoint)
             if endpoint.host_interface:
-                self._unlease(endpoint, cool=True)
-                self._cooling[endpoint.host_interface] = _Cooling(endpoint, now)
+                self._cool(endpoint)
+
+    def _cool(self, endpoint: Endpoint) -> None:
+        """Keep an address from others until its device is gone."""
+        self._addresses.release(endpoint, cool=True)
+        self._cooling[endpoint.host_interface] = _Cooling(endpoint, asyncio.get_running_loop().time())
         self._watch(_COOLING_FIRST)
 
     def _watch(self, delay: float) -> None:
@@ -418,9 +435,7 @@ class NetworkManager:
         for name, cooling in list(self._cooling.items()):
             if name not in present:
                 del self._cooling[name]
-                for leases in self._leases.get(cooling.endpoint.network_id, ()):
-                    address = cooling.endpoint.ipv4 if leases.subnet.version == 4 else cooling.endpoint.ipv6
-                    leases.settle(address)
+                self._addresses.settle(cooling.endpoint)
             elif now - cooling.since > _COOLING_PATIENCE:
                 self._bridges.discard(name)
         self._watch(min(delay * 2, 1.0))
@@ -432,10 +447,7 @@ class NetworkManager:
         place = _Place()
         self._places[container_id] = place
         for endpoint in endpoints:
-            for leases in self._leases.get(endpoint.network_id, ()):
-                address = endpoint.ipv4 if leases.subnet.version == 4 else endpoint.ipv6
-                if address:
-                    leases.take(address)
+            self._addresses.claim(endpoint)
             place.endpoints[endpoint.network_id] = endpoint
             self._names.add(endpoint)
         for endpoint in endpoints:
@@ -462,34 +474,9 @@ class NetworkManager:
         await self._server.serve(container_id, netns, servers)
 
 
-def _dns_names(network: Network, container_id: str, wish: EndpointWish) -> tuple[str, ...]:
-    """Name, aliases, short ID and host name, each once, in Docker's order; none on networks without names."""
-    if not network.has_names:
-        return ()
-    names = (wish.container_name, *wish.aliases, container_id[:12], wish.hostname)
-    return tuple(dict.fromkeys(name for name in names if name))
-
-
-def _free_interface(prefix: str, place: _Place) -> str:
-    taken = {endpoint.interface for endpoint in place.endpoints.values()}
-    return next(name for number in range(len(taken) + 1) if (name := f"{prefix}{number}") not in taken)
-
-
-def _way_out(endpoints: Sequence[Endpoint]) -> Endpoint | None:
-    """The endpoint with the default route, as Docker chooses: highest priority, then the network's name."""
-    candidates = [endpoint for endpoint in endpoints if endpoint.gateway or endpoint.gateway6]
-    return min(candidates, key=lambda endpoint: (-endpoint.gw_priority, endpoint.network_name), default=None)
-
-
-def _mac(text: str) -> str:
-    if not text:
-        return ""
-    parts = text.replace("-", ":").lower().split(":")
-    if len(parts) != 6 or not all(len(part) == 2 and set(part) <= set("0123456789abcdef") for part in parts):
-        raise InvalidArgument(f"invalid MAC address: {text}")
-    if int(parts[0], 16) & 1:
-        raise InvalidArgument(f"invalid MAC address: {text} is a multicast address")
-    return ":".join(parts)
+def _addressing(endpoint: Endpoint, *, out: bool) -> Addressing:
+    return Addressing(endpoint.ipv4, endpoint.ipv4_prefix, endpoint.gateway if out else "",
+                      endpoint.ipv6, endpoint.ipv6_prefix, endpoint.gateway6 if out else "")
 
 
 def _ephemeral() -> tuple[int, int]:

@@ -1,18 +1,27 @@
-"""What must hold before a network is made, and which subnets it gets: pure."""
+"""What must hold before a network is made, and which subnets it gets: pure but for the clock."""
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
+import time
 from collections.abc import Collection, Sequence
 
 from backend.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotImplemented_
 from backend.network.ipam import Subnet, choose_subnet, complete, parse_subnet, refuse_overlap
 from backend.network.records import (
+    OPTION_BINDING,
+    OPTION_BRIDGE,
+    OPTION_DEFAULT,
+    OPTION_ICC,
+    OPTION_MASQUERADE,
     OPTION_MODE4,
     OPTION_MODE6,
     OPTION_MTU,
     OPTION_PREFIX,
     AddressPool,
     IpamConfig,
+    Network,
     NetworkSpec,
 )
 
@@ -76,3 +85,26 @@ def plan_subnets(spec: NetworkSpec, pools: Sequence[AddressPool], pools6: Sequen
             subnet = choose_subnet(pools if version == 4 else pools6, taken, version)
         plan.append(complete(config, subnet))
     return tuple(plan)
+
+
+def default_bridge(identity: str, device: str, bip: str, pools: Sequence[AddressPool],
+                   taken: Sequence[Subnet]) -> Network:
+    """Docker's network "bridge", with the options that Docker shows for it."""
+    if bip:
+        try:
+            interface = ipaddress.ip_interface(bip)
+        except ValueError:
+            raise InvalidArgument(f"invalid --bip {bip}: an address with a prefix length is needed") from None
+        config = complete(IpamConfig(gateway=str(interface.ip)), interface.network)
+    else:
+        config = complete(IpamConfig(), choose_subnet(pools, taken))
+    options = {OPTION_DEFAULT: "true", OPTION_ICC: "true", OPTION_MASQUERADE: "true", OPTION_BINDING: "0.0.0.0",
+               OPTION_BRIDGE: device, OPTION_MTU: "1500"}
+    return Network(identity, "bridge", "bridge", time.time_ns(), ipam=(config,), options=options, bridge=device)
+
+
+def pools6(pools: Sequence[AddressPool], seed: str) -> list[AddressPool]:
+    """The pools for IPv6; without one a unique local prefix (RFC 4193) that follows from *seed*."""
+    given = [pool for pool in pools if ":" in pool.base]
+    packed = bytes([0xFD]) + hashlib.sha256(seed.encode()).digest()[:5] + bytes(10)
+    return given or [AddressPool(f"{ipaddress.IPv6Address(packed)}/48", 64)]

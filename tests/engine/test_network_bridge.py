@@ -61,8 +61,8 @@ class Rig:
         self.manager = self.new_manager()
         self.containers: list[Container] = []
 
-    def new_manager(self) -> NetworkManager:
-        return NetworkManager(instance=self.instance, state_dir=self.host.tmp, pools=(AddressPool("10.201.0.0/16", 24),),
+    def new_manager(self, ahead: int = 0) -> NetworkManager:
+        return NetworkManager(ahead=ahead, instance=self.instance, state_dir=self.host.tmp, pools=(AddressPool("10.201.0.0/16", 24),),
                               netns=self.ops)
 
     async def container(self, network: str = "bridge", **wish: object) -> tuple[Container, Endpoint]:

@@ -1,0 +1,62 @@
+"""Namespaces made ahead: a start must find one ready, and none may be lost or given twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+import pytest
+
+from backend.network.records import EndpointWish, NetworkSpec, PortWish
+from tests.engine.test_network_bridge import Rig, links, pytestmark, rig, until  # noqa: F401
+from tests.support.netns import Container, dial, tcp
+
+
+@pytest.fixture
+async def pooled(rig: Rig) -> Rig:  # noqa: F811
+    await rig.manager.close(keep=False)
+    rig.manager = rig.new_manager(ahead=3)
+    await rig.manager.open([])
+    await rig.manager._pool.filled()
+    return rig
+
+
+async def test_a_ready_namespace_is_a_whole_container(pooled: Rig) -> None:
+    given = len(pooled.ops.given)
+    made, endpoint = await pooled.container()
+    assert len(pooled.ops.given) == given, "nothing had to be made"
+    await made.serve_tcp(80)
+    await pooled.manager.publish(made.id, endpoint, [PortWish(80, host_port=8080)])
+    assert await dial(tcp(), "127.0.0.1", 8080) == endpoint.gateway
+    peer, other = await pooled.container(mac="02:00:00:00:00:07")
+    assert other.mac == "02:00:00:00:00:07"
+    assert await peer.connect(endpoint.ipv4, 80) == other.ipv4
+
+
+async def test_more_containers_than_were_ready_get_different_addresses(pooled: Rig) -> None:
+    made = await asyncio.gather(*(pooled.container() for _ in range(10)))
+    assert len({endpoint.ipv4 for _, endpoint in made}) == 10
+    assert len({container.netns for container, _ in made}) == 10
+
+
+async def test_ready_namespaces_can_go_to_another_network(pooled: Rig) -> None:
+    await pooled.manager.create(NetworkSpec("other"))
+    made = Container(pooled.ops, await pooled.manager.sandbox(pooled.manager.get("bridge").id))
+    pooled.containers.append(made)
+    endpoint = await pooled.manager.connect(pooled.manager.get("other").id, made.id, made.netns, EndpointWish("x"))
+    names = pooled.ops.inside(made.netns, socket.if_nameindex)
+    assert [name for _, name in names] == ["lo", "eth0"] and endpoint.ipv4.startswith("10.201.1.")
+
+
+async def test_addresses_of_namespaces_that_were_never_used_come_back(pooled: Rig) -> None:
+    netns = await pooled.manager.sandbox(pooled.manager.get("bridge").id)
+    os.close(netns)          # the start failed before its connect
+    host = next(iter(pooled.manager._handed.values())).endpoint.host_interface
+    await until(lambda: host not in links())
+    for _ in range(4):
+        await pooled.container()
+    await pooled.manager._pool.filled()
+    assert pooled.manager._handed == {}
+    _, endpoint = await pooled.container()
+    assert endpoint.ipv4 < "10.201.0.9"
