@@ -73,7 +73,8 @@ def _document(service: Service) -> dict[str, Any]:
         "sysctls": dict(sorted(s.sysctls)),
         "tmpfs": s.tmpfs,
         "tty": s.tty or None,
-        "ulimits": {u.name: u.soft if u.soft == u.hard else {"soft": u.soft, "hard": u.hard} for u in limits.ulimits},
+        "ulimits": {u.name: u.soft if u.soft == u.hard != 0 else _kept({"soft": u.soft, "hard": u.hard})
+                    for u in limits.ulimits},
         "user": s.user, "userns_mode": s.userns_mode, "uts": s.uts,
         "volumes": [_mount(m) for m in s.mounts],
         "working_dir": s.working_dir,

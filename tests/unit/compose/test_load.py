@@ -12,7 +12,7 @@ from backend.compose.model import Dependency, HealthCheck, Mount, NetworkUse, Po
 from tests.unit.compose.conftest import Load
 
 
-def web(load: Load, body: str, **rest: object):  # noqa: ANN201
+def web(load: Load, body: str, **rest: object):
     """The only service of a file whose `services.web` has *body* in flow style beside its image."""
     return load(f"services: {{web: {{image: a, {body}}}}}\nvolumes: {{data: }}\nnetworks: {{front: }}\n", **rest).service("web")
 

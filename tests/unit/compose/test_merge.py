@@ -10,7 +10,7 @@ from tests.unit.compose.conftest import Load
 TAIL = "\nvolumes: {v: , w: }\nnetworks: {n: , m: }\n"
 
 
-def merged(load: Load, base: str, over: str):  # noqa: ANN201
+def merged(load: Load, base: str, over: str):
     return load(f"services: {{web: {{image: a, {base}}}, db: {{image: b}}}}{TAIL}", f"services: {{web: {{{over}}}}}").service("web")
 
 

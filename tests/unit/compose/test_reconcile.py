@@ -305,3 +305,16 @@ def test_a_circle_in_foreign_labels_does_not_hang() -> None:
 ])
 def test_references_as_engines_list_them(reference: str, short: str) -> None:
     assert short_reference(reference) == short
+
+
+def test_what_a_broken_off_up_left_is_put_right(load: Load) -> None:
+    world = World("shop")
+    up(world, load(STACK))
+    changed = load(STACK, "services: {db: {user: x}}")
+    plan = reconcile(changed, world.observed())
+    world.carry_out(dataclasses.replace(plan, steps=plan.steps[:1]))     # only the new one was made
+    assert lines(up(world, load(STACK))) == [f"remove container {world.done[-2].split()[-1]} "
+                                             "(it was left by an up that was broken off)"]
+    world.carry_out(dataclasses.replace(plan, steps=plan.steps[:3]))     # the old one has gone, the name has not come
+    assert [line.partition(" ")[0] for line in lines(up(world, changed))] == ["rename", "start"]
+    assert world.find("shop-db-1").state == "running" and reconcile(changed, world.observed()).is_empty
