@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.runtime.cgroups import layout
-from backend.runtime.client import Exit, Keeper, LogTarget, Overlay, Stdio
+from backend.runtime.client import Exit, Keeper, KeeperError, LogTarget, Overlay, Stdio
 from backend.spec.seccomp import default_seccomp
 from tests.support.roots import busybox_tar
 
@@ -84,7 +85,8 @@ class Lab:
     async def close(self) -> None:
         for container in await self.keeper.list():
             if container.status == "running":
-                await self.keeper.kill(container.id, signal.SIGKILL)
+                with contextlib.suppress(KeeperError):        # it may be ending by itself
+                    await self.keeper.kill(container.id, signal.SIGKILL)
                 await self.exit(container.id)
             await self.keeper.delete(container.id)
         await self.keeper.stop()
