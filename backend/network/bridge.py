@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -185,9 +186,7 @@ class Bridges:
                    netlink.set_up(host))
         try:
             if not network.flag(OPTION_ICC, True):
-                link = speak.link(host)
-                if link is not None:
-                    speak.talk(netlink.set_port(link.index, netlink.IFLA_BRPORT_ISOLATED))
+                speak.talk(netlink.set_port(socket.if_nametoindex(host), netlink.IFLA_BRPORT_ISOLATED))
             self.configure(netns, interface, addressing)
         except BaseException:
             link = speak.link(host)
@@ -198,13 +197,12 @@ class Bridges:
 
     def configure(self, netns: int, interface: str, addressing: Addressing) -> None:
         """Addresses, up, and default routes inside."""
-        def enter() -> Netlink:
+        def enter() -> tuple[Netlink, int]:
             if not addressing.ipv6 and os.path.exists(f"{_SYSCTL}/ipv6/conf/{interface}/disable_ipv6"):
                 # otherwise a neighbour's router advertisement would give it addresses and routes
                 write_sysctl(f"ipv6/conf/{interface}/disable_ipv6", "1")
-            return Netlink()
-        with _Inside(self._ops.inside(netns, enter)) as inner:
-            index = _index(inner, interface)
+            return _enter(interface)
+        with _Inside(self._ops.inside(netns, enter)) as (inner, index):
             messages = [netlink.set_link(index, up=True)]
             for address, prefix, gateway in ((addressing.ipv4, addressing.prefix4, addressing.gateway4),
                                              (addressing.ipv6, addressing.prefix6, addressing.gateway6)):
@@ -216,13 +214,12 @@ class Bridges:
 
     def set_mac(self, netns: int, interface: str, mac: str) -> None:
         """Give a device inside another MAC address."""
-        with _Inside(self._ops.inside(netns, Netlink)) as inner:
-            inner.talk(netlink.set_link(_index(inner, interface), mac=mac))
+        with _Inside(self._ops.inside(netns, lambda: _enter(interface))) as (inner, index):
+            inner.talk(netlink.set_link(index, mac=mac))
 
     def reroute(self, netns: int, interface: str, gateways: Iterable[str]) -> None:
         """Make *interface* the way out of the namespace."""
-        with _Inside(self._ops.inside(netns, Netlink)) as inner:
-            index = _index(inner, interface)
+        with _Inside(self._ops.inside(netns, lambda: _enter(interface))) as (inner, index):
             messages = [netlink.set_default(gateway, index) for gateway in gateways if gateway]
             if messages:
                 inner.talk(*messages)
@@ -233,9 +230,7 @@ class Bridges:
         routed and need nothing; the flag is left off, because it reflects a container's multicasts to itself."""
         if read_sysctl("bridge/bridge-nf-call-iptables") != "1":
             return
-        link = self._netlink.link(host)
-        if link is not None:
-            self._netlink.talk(netlink.set_port(link.index, netlink.IFLA_BRPORT_HAIRPIN))
+        self._netlink.talk(netlink.set_port(socket.if_nametoindex(host), netlink.IFLA_BRPORT_HAIRPIN))
 
     def present(self, names: Iterable[str]) -> set[str]:
         """Which of these devices exist."""
@@ -269,21 +264,23 @@ def _split(text: str) -> tuple[str, int]:
     return address, int(prefix)
 
 
-def _index(inner: Netlink, interface: str) -> int:
-    link = inner.link(interface)
-    if link is None:
-        raise ServerError(f"the device {interface} is gone from the container's network namespace")
-    return link.index
+def _enter(interface: str) -> tuple[Netlink, int]:
+    """Inside a namespace: a socket that goes on speaking for it, and the index of a device."""
+    try:
+        index = socket.if_nametoindex(interface)
+    except OSError:
+        raise ServerError(f"the device {interface} is gone from the container's network namespace") from None
+    return Netlink(), index
 
 
 class _Inside:
     """Close a netlink socket at the end of a block: an open one keeps its network namespace alive."""
 
-    def __init__(self, held: Netlink) -> None:
+    def __init__(self, held: tuple[Netlink, int]) -> None:
         self._held = held
 
-    def __enter__(self) -> Netlink:
+    def __enter__(self) -> tuple[Netlink, int]:
         return self._held
 
     def __exit__(self, *_: object) -> None:
-        self._held.close()
+        self._held[0].close()

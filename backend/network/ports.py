@@ -58,7 +58,7 @@ def parse_wish(container: str, host_ip: str, host_port: str) -> PortWish:
     first, dash, last = host_port.partition("-")
     start = _port(first) if first else 0
     end = _port(last) if dash else 0
-    if dash and end < start:
+    if dash and not 0 < start <= end:
         raise InvalidArgument(f"invalid range format for HostPort: {host_port}")
     return PortWish(inner, protocol, host_ip, start, end if end > start else 0)
 
