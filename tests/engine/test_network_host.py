@@ -60,7 +60,7 @@ async def test_two_helpers_side_by_side_do_not_disturb_each_other(rig: Rig) -> N
 async def test_a_dead_helpers_bridges_and_rules_are_replaced(rig: Rig) -> None:  # noqa: F811
     """Nothing of the first manager is closed: that is what kill -9 leaves, apart from its descriptors."""
     network = await rig.manager.create(NetworkSpec("gone"))
-    await await rig.container("gone")
+    await rig.container("gone")
     killed = rig.manager
     rig.manager = rig.new_manager()
     await rig.manager.open([one for one in killed.list() if one.name != "gone"])
