@@ -269,27 +269,34 @@ def _chunks(fd: int, offset: int) -> Iterator[tuple[int, _Chunk]]:
         buffer += more
 
 
-def _back(fd: int, end: int, newlines: int) -> tuple[int, int]:
-    """Goes back from *end* by whole records until more than *newlines* newlines are passed: (offset, newlines seen)."""
-    seen = 0
-    buffer, base = b"", end
-    while end > 0:
-        if end - base < TAIL.size or end - base < TAIL.unpack_from(buffer, end - base - TAIL.size)[0]:
-            wanted = TAIL.unpack_from(buffer, end - base - TAIL.size)[0] if end - base >= TAIL.size else 0
-            base = max(min(end - wanted, end - _BLOCK), 0)
-            buffer = os.pread(fd, end - base, base)
-            if len(buffer) < end - base:
-                return end, seen  # the file shrank under us
-        total = TAIL.unpack_from(buffer, end - base - TAIL.size)[0]
-        if not OVERHEAD <= total <= end:
-            return end, seen
-        if total > end - base:
-            continue
-        seen += buffer.count(b"\n", end - base - total + HEAD.size, end - base - TAIL.size)
-        end -= total
-        if seen > newlines:
-            break
-    return end, seen
+class _Backward:
+    """Walks back over whole records until enough lines begin after the place that it has reached."""
+
+    def __init__(self, lines: int) -> None:
+        self._missing = lines
+        self._inside: set[int] = set()  # streams whose earliest record seen begins in the middle of a line
+
+    @property
+    def enough(self) -> bool:
+        return self._missing <= 0 and not self._inside
+
+    def walk(self, fd: int, end: int) -> int:
+        """From the offset *end* of one file towards its start; returns where it stopped."""
+        buffer, base = b"", end
+        while end > 0 and not self.enough:
+            total = TAIL.unpack_from(buffer, end - base - TAIL.size)[0] if end - base >= TAIL.size else 0
+            if total == 0 or total > end - base:
+                base = max(min(end - total, end - _BLOCK), 0)
+                buffer = os.pread(fd, end - base, base)
+                total = TAIL.unpack_from(buffer, end - base - TAIL.size)[0] if len(buffer) == end - base else 0
+            if not OVERHEAD <= total <= end - base:
+                return end  # the file shrank under us, or is not ours: what is after this place is still good
+            begin = end - base - total
+            _, stream, flags, _, _ = HEAD.unpack_from(buffer, begin)
+            self._missing -= buffer.count(b"\n", begin + HEAD.size, end - base - TAIL.size)
+            (self._inside.add if flags & CONTINUES else self._inside.discard)(stream)
+            end -= total
+        return end
 
 
 class _Lines:
@@ -359,36 +366,44 @@ class LogReader:
         *,
         follow: bool = False,
     ) -> Iterator[Record]:
-        """The last *tail* lines (None: all) of the streams asked for, from *since* up to *until* (ns, 0 = no bound)."""
+        """The lines of the streams asked for, from *since* up to *until* (ns, 0 = no bound).
+
+        *tail* counts as Docker's does: the last so many lines of both streams together (None: all), of which those
+        that the other arguments leave out are then left out.
+        """
         self._streams = frozenset(n for n, on in ((1, stdout), (2, stderr)) if on)
         self._until = until
         self._json = os.path.exists(f"{self._directory}/{JSON_NAME}")
-        if self._json:
-            yield from self._read_json(tail, since, follow)
-            return
-        numbers = _files(self._directory)
-        self._start(numbers, None if tail is None or len(self._streams) == 1 else tail)
         skip = 0
-        if tail is not None:
+        if tail is not None and self._json:
+            skip = sum(1 for _ in LogReader(self._directory)._json_records(False)) - tail
+        elif tail is not None:
+            numbers = _files(self._directory)
+            self._start(numbers, tail)
             if tail == 0:
                 self._to_end(numbers)
             else:
-                skip = self._count(since, follow) - tail
-        for record in self._records(since, follow):
+                skip = self._count(follow) - tail
+        for record in self._json_records(follow) if self._json else self._records(follow):
             if skip > 0:
                 skip -= 1
-                continue
-            yield record
+            elif record.time_ns >= since and self._wanted(record):
+                yield record
+
+    def _wanted(self, record: Record) -> bool:
+        return record.stream in self._streams and not (self._until and record.time_ns > self._until)
 
     def more(self) -> Iterator[Record]:
         """What has come since, for a follower."""
-        return self._follow_json() if self._json else self._records(0, True)
+        for record in self._follow_json() if self._json else self._records(True):
+            if self._wanted(record):
+                yield record
 
     def finish(self) -> Iterator[Record]:
         """The last, unfinished lines, once nothing more can come."""
-        yield from (r for r in self.more())
+        yield from self.more()
         for record in self._lines.rest():
-            if record.stream in self._streams:
+            if self._wanted(record):
                 yield record
 
     # --- chunk files ------------------------------------------------------------------------------------------------
@@ -400,20 +415,18 @@ class LogReader:
         self._position = Position(numbers[0], 0)
         if not tail:
             return
-        missing = tail + 2  # each stream may begin and end inside a line
+        back = _Backward(tail + 1)
         for number in reversed(numbers):
             try:
                 fd = os.open(_path(self._directory, number), os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
             try:
-                end = _valid_end(fd, os.fstat(fd).st_size)
-                offset, seen = _back(fd, end, missing)
+                offset = back.walk(fd, _valid_end(fd, os.fstat(fd).st_size))
             finally:
                 os.close(fd)
             self._position = Position(number, offset)
-            missing -= seen
-            if missing <= 0:
+            if back.enough:
                 return
 
     def _to_end(self, numbers: list[int]) -> None:
@@ -422,26 +435,19 @@ class LogReader:
                 size = os.fstat(file.fileno()).st_size
                 self._position = Position(numbers[-1], _valid_end(file.fileno(), size))
 
-    def _count(self, since: int, follow: bool) -> int:
+    def _count(self, follow: bool) -> int:
         probe = LogReader(self._directory)
-        probe._position, probe._streams, probe._until = self._position, self._streams, self._until
+        probe._position = self._position
         try:
-            return sum(1 for _ in probe._records(since, follow))
+            return sum(1 for _ in probe._records(follow))
         finally:
             probe.close()
 
-    def _records(self, since: int, follow: bool) -> Iterator[Record]:
+    def _records(self, follow: bool) -> Iterator[Record]:
         for chunk in self._all_chunks():
-            for record in self._lines.feed(chunk):
-                if record.time_ns >= since and record.stream in self._streams and not self._late(record):
-                    yield record
+            yield from self._lines.feed(chunk)
         if not follow:
-            for record in self._lines.rest():
-                if record.time_ns >= since and record.stream in self._streams and not self._late(record):
-                    yield record
-
-    def _late(self, record: Record) -> bool:
-        return bool(self._until) and record.time_ns > self._until
+            yield from self._lines.rest()
 
     def _all_chunks(self) -> Iterator[_Chunk]:
         while True:
@@ -484,35 +490,17 @@ class LogReader:
             number += 1
         return [*reversed(old), base]
 
-    def _read_json(self, tail: int | None, since: int, follow: bool) -> Iterator[Record]:
-        def wanted() -> Iterator[Record]:
-            for name in self._json_names():
-                yield from self._json_file(name, since, keep=follow and name.endswith(JSON_NAME))
+    def _json_records(self, follow: bool) -> Iterator[Record]:
+        for name in self._json_names():
+            yield from self._json_file(name, keep=follow and name.endswith(JSON_NAME))
 
-        if tail is None:
-            yield from wanted()
-            return
-        skip = (
-            sum(1 for _ in LogReader(self._directory)._with(self._streams, self._until)._read_json(None, since, False))
-            - tail
-        )
-        for record in wanted():
-            if skip > 0:
-                skip -= 1
-                continue
-            yield record
-
-    def _with(self, streams: frozenset[int], until: int) -> LogReader:
-        self._streams, self._until = streams, until
-        return self
-
-    def _json_file(self, name: str, since: int, *, keep: bool) -> Iterator[Record]:
+    def _json_file(self, name: str, *, keep: bool) -> Iterator[Record]:
         try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
         try:
-            yield from self._json_lines(fd, since)
+            yield from self._json_lines(fd)
             if keep:
                 self.close()
                 self._fd = os.dup(fd)
@@ -521,18 +509,18 @@ class LogReader:
             if not keep:
                 self._json_rest = b""
 
-    def _json_lines(self, fd: int, since: int) -> Iterator[Record]:
+    def _json_lines(self, fd: int) -> Iterator[Record]:
         while block := os.read(fd, _BLOCK):
             *lines, self._json_rest = (self._json_rest + block).split(b"\n")
             for line in lines:
                 record = _from_json(line)
-                if record and record.time_ns >= since and record.stream in self._streams and not self._late(record):
+                if record:
                     yield record
 
     def _follow_json(self) -> Iterator[Record]:
         base = f"{self._directory}/{JSON_NAME}"
         if self._fd >= 0:
-            yield from self._json_lines(self._fd, 0)
+            yield from self._json_lines(self._fd)
             try:
                 if os.stat(base).st_ino == os.fstat(self._fd).st_ino:
                     return
@@ -540,7 +528,7 @@ class LogReader:
                 return
             self.close()
             self._json_rest = b""
-        yield from self._json_file(base, 0, keep=True)
+        yield from self._json_file(base, keep=True)
 
 
 def _from_json(line: bytes) -> Record | None:
