@@ -13,6 +13,7 @@ from typing import Literal
 
 from backend.compose import bodies
 from backend.compose.needs import ComposeClient
+from backend.compose.observed import with_tag
 from backend.compose.plan import (
     CreateContainer,
     CreateNetwork,
@@ -177,9 +178,10 @@ class _Run:
 
     async def pull(self, step: Step, operation: PullImage) -> None:
         auth = await self.credentials(operation.reference)
-        lines = self.client.pull_image(operation.reference, platform=operation.platform, auth=auth)
-        async for line in lines:
-            self.tell(Progress(step, "detail", line))
+        # Without a tag the API means all of them.
+        reference = with_tag(operation.reference)
+        async for line in self.client.pull_image(reference, platform=operation.platform, auth=auth):
+            self.tell(Progress(step, "detail", str(line)))
 
     async def create(self, operation: CreateContainer) -> None:
         image_id = operation.image_id

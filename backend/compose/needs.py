@@ -28,8 +28,8 @@ class ComposeClient(Protocol):
     async def inspect_image(self, ref: str) -> api.ImageInspect:
         """GET /images/{ref}/json."""
 
-    def pull_image(self, reference: str, *, platform: str = "", auth: str = "") -> AsyncIterator[str]:
-        """POST /images/create."""
+    def pull_image(self, reference: str, *, platform: str = "", auth: str = "") -> AsyncIterator[object]:
+        """POST /images/create; what it yields says by `str` how far it is."""
 
     async def create_container(self, body: api.ContainerCreate, *, name: str, platform: str) -> api.ContainerCreated:
         """POST /containers/create."""

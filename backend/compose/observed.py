@@ -109,7 +109,15 @@ def short_reference(reference: str) -> str:
         text = text.removeprefix(prefix)
     text = text.removeprefix("library/")
     name, at, digest = text.partition("@")
-    tagged = ":" in name.rpartition("/")[2]
     if at:
-        return f"{name.rpartition(':')[0] if tagged else name}@{digest}"
-    return name if tagged else f"{name}:latest"
+        return f"{name.rpartition(':')[0] if _is_tagged(name) else name}@{digest}"
+    return with_tag(name)
+
+
+def with_tag(reference: str) -> str:
+    """*reference* with `:latest` where it has neither tag nor digest."""
+    return reference if "@" in reference or _is_tagged(reference) else f"{reference}:latest"
+
+
+def _is_tagged(name: str) -> bool:
+    return ":" in name.rpartition("/")[2]

@@ -139,6 +139,6 @@ async def test_pulls_use_the_credentials_and_tell_their_lines(load: Load) -> Non
     seen: list[str] = []
     plan = reconcile(load("services: {web: {image: zz}}"), World("shop").observed())
     report = await execute(client, plan, lambda p: seen.append(p.text), credentials=credentials)  # type: ignore[arg-type]
-    assert report.ok and "pull_image zz auth-of-zz" in client.calls and {"Pulling", "Done"} <= set(seen)
+    assert report.ok and "pull_image zz:latest auth-of-zz" in client.calls and {"Pulling", "Done"} <= set(seen)
     made = next(b for b in client.bodies if isinstance(b, api.ContainerCreate))
     assert made.labels["com.docker.compose.image"] == "sha256:1"
