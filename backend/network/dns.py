@@ -1,8 +1,10 @@
 """The resolver that containers on user-defined networks ask: 127.0.0.11, port 53, UDP and TCP.
 
-Its sockets are opened inside the container's network namespace and served on the helper's loop: one server for all
-containers, nothing running in any of them. Names of the container's networks are answered at once; the rest is passed
-on to the container's or the host's servers, from the host's namespace, so that a resolver on its loopback works.
+The sockets are bound to other ports, to which a firewall rule inside the container leads: a container may well run a
+DNS server of its own on port 53 of all its addresses, which would fail if that port were taken on one of them. They are
+opened inside the container's network namespace and served on the helper's loop: one server for all containers, nothing
+running in any of them. Names of the container's networks are answered at once; the rest is passed on to the container's
+or the host's servers, from the host's namespace, so that a resolver on its loopback works.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from backend.network.resolvconf import EMBEDDED, ResolvConf
 
 log = logging.getLogger(__name__)
 Client = tuple[Any, ...]
+Sockets = tuple[socket.socket, socket.socket]      # UDP, listening TCP
 
 _PORT = 53
 _UPSTREAM = 2.0            # seconds for one server's answer; libc gives up after 5
@@ -93,11 +96,12 @@ class _Relay(asyncio.DatagramProtocol):
 
 
 class NameServer:
-    """Serves all containers. *inside* runs work in a network namespace."""
+    """Serves all containers. *inside* runs work in a network namespace; *redirect* leads port 53 of 127.0.0.11 to the
+    two ports given (UDP, TCP) in the namespace where it is called."""
 
-    def __init__(self, names: Names, inside: Callable[[int, Callable[[], socket.socket]], socket.socket],
-                 host: HostResolver) -> None:
-        self._names, self._inside, self._host = names, inside, host
+    def __init__(self, names: Names, inside: Callable[[int, Callable[[], Sockets]], Sockets],
+                 redirect: Callable[[int, int], None], host: HostResolver) -> None:
+        self._names, self._inside, self._redirect, self._host = names, inside, redirect, host
         self._served: dict[str, _Served] = {}
 
     async def serve(self, container_id: str, netns: int, servers: Sequence[str] = ()) -> None:
@@ -106,12 +110,7 @@ class NameServer:
         if known is not None:
             known.servers = tuple(servers)
             return
-        udp = self._inside(netns, lambda: _bound(socket.SOCK_DGRAM))
-        try:
-            listening = self._inside(netns, lambda: _bound(socket.SOCK_STREAM))
-        except BaseException:
-            udp.close()
-            raise
+        udp, listening = self._inside(netns, self._open)
         try:
             tcp = await asyncio.start_server(
                 lambda reader, writer: self._client(container_id, reader, writer), sock=listening)
@@ -122,6 +121,21 @@ class NameServer:
         served = _Served(container_id, tuple(servers), udp, tcp)
         self._served[container_id] = served
         asyncio.get_running_loop().add_reader(udp.fileno(), self._readable, served)
+
+    def _open(self) -> Sockets:
+        """Inside the container's namespace."""
+        udp = _bound(socket.SOCK_DGRAM)
+        try:
+            listening = _bound(socket.SOCK_STREAM)
+            try:
+                self._redirect(udp.getsockname()[1], listening.getsockname()[1])
+            except BaseException:
+                listening.close()
+                raise
+        except BaseException:
+            udp.close()
+            raise
+        return udp, listening
 
     def stop(self, container_id: str) -> None:
         """Close a container's sockets: while open they keep its network namespace, and so its veth, alive."""
@@ -275,8 +289,7 @@ async def _framed(reader: asyncio.StreamReader) -> bytes:
 def _bound(kind: int) -> socket.socket:
     made = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)     # after a restart there may be TIME_WAIT
-        made.bind((EMBEDDED, _PORT))
+        made.bind((EMBEDDED, 0))
         if kind == socket.SOCK_STREAM:
             made.listen(64)
     except BaseException:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 
 from backend.errors import ServerError, Unavailable
-from backend.network.ruleset import BridgeRules, Forwarding, Ruleset, published_in
+from backend.network.ruleset import BridgeRules, Forwarding, Ruleset, name_redirect, published_in
 
 LIBRARY = "libnftables.so.1"
 MISSING = (f"networks need nftables, and {LIBRARY} cannot be loaded ({{reason}}). Install it (Debian and Ubuntu: "
@@ -64,6 +64,15 @@ class Nftables:
         if self._handle is not None:
             self._library.nft_ctx_free(self._handle)
             self._handle = None
+
+
+def redirect_names(udp: int, tcp: int) -> None:
+    """For the calling thread's network namespace, a container's: see :func:`ruleset.name_redirect`. 0.3 ms."""
+    nft = Nftables()
+    try:
+        nft.run(name_redirect(udp, tcp))
+    finally:
+        nft.close()
 
 
 class Firewall:

@@ -34,7 +34,7 @@ from backend.network.endpoints import (
     refuse_static,
     way_out,
 )
-from backend.network.firewall import Firewall
+from backend.network.firewall import Firewall, redirect_names
 from backend.network.ipam import (
     Subnet,
     check_pools,
@@ -101,7 +101,7 @@ class NetworkManager:
         self._cooling_timer: asyncio.TimerHandle | None = None
         self._resolver = HostResolver()
         self._names = Names()
-        self._server = NameServer(self._names, netns.inside, self._resolver)
+        self._server = NameServer(self._names, netns.inside, redirect_names, self._resolver)
         self._firewall: Firewall | None = None
         self._fault = ""
         self._bridges: Bridges

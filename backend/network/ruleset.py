@@ -173,6 +173,14 @@ class Ruleset:
                        for name, elements in maps.items())
 
 
+def name_redirect(udp: int, tcp: int) -> str:
+    """Inside a container: what it asks at 127.0.0.11:53 goes to our sockets on other ports of that address."""
+    return ("add table ip slipway-names\ndelete table ip slipway-names\n"
+            "table ip slipway-names {\n chain output { type nat hook output priority -100; policy accept;\n"
+            f"  ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:{udp:d}\n"
+            f"  ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:{tcp:d}\n }}\n}}\n")
+
+
 def published_in(listing: dict[str, Any]) -> list[Forwarding]:
     """The ports that a table listed as JSON publishes, to carry them over a restart."""
     found: list[Forwarding] = []

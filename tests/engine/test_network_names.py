@@ -139,6 +139,21 @@ async def test_names_answer_again_after_a_restart(stack: tuple[Rig, Container, C
     assert values(await ask(web, "db")) == ["10.77.0.3"]
 
 
+async def test_a_container_can_run_a_dns_server_of_its_own(stack: tuple[Rig, Container, Container]) -> None:
+    _, web, db = stack
+    own = db.open(socket.SOCK_DGRAM)
+    own.bind(("0.0.0.0", 53))
+    listening = db.open()
+    listening.bind(("0.0.0.0", 53))
+    listening.listen()
+    loop = asyncio.get_running_loop()
+    made = web.open(socket.SOCK_DGRAM)
+    await loop.sock_connect(made, ("10.77.0.3", 53))
+    await loop.sock_sendall(made, b"to the container")
+    assert await asyncio.wait_for(loop.sock_recv(own, 100), 5) == b"to the container"
+    assert values(await ask(db, "web")) == ["10.77.0.2"], "and its own look-ups still come to us"
+
+
 async def test_garbage_is_survived(stack: tuple[Rig, Container, Container]) -> None:
     _, web, _ = stack
     loop = asyncio.get_running_loop()
