@@ -120,11 +120,12 @@ def _volume(one: api.Mount, target: str) -> MountRecord:
         raise InvalidArgument(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
     if options.subpath and (options.subpath.startswith("/") or ".." in options.subpath.split("/")):
         raise _bad("volume", f"subpath must be a relative path within the volume: {options.subpath}")
+    if options.subpath:
+        raise NotImplemented_("volume subpaths are not supported yet")
     if one.source:
         check_volume_name(one.source)
     return MountRecord(kind="volume", target=target, volume=one.source, driver="local", mode="z" if one.source else "",
-                       read_only=one.read_only, anonymous=not one.source, copy=not options.no_copy,
-                       subpath=options.subpath)
+                       read_only=one.read_only, anonymous=not one.source, copy=not options.no_copy)
 
 
 def _tmpfs(one: api.Mount, target: str) -> MountRecord:
@@ -179,12 +180,12 @@ def _volumes_from(text: str, others: Callable[[str], Sequence[MountRecord]]) -> 
             for one in others(name) if one.kind != "tmpfs"]
 
 
-def points(mounts: Sequence[MountRecord], volume_path: Callable[[str], str]) -> list[api.MountPoint]:
+def points(mounts: Sequence[MountRecord], volume_path: Mapping[str, str]) -> list[api.MountPoint]:
     """The mounts as list and inspect show them. A `--tmpfs` is part of HostConfig only, as Docker has it."""
     made = []
     for one in mounts:
         if one.kind == "volume":
-            made.append(api.MountPoint(type="volume", name=one.volume, source=volume_path(one.volume),
+            made.append(api.MountPoint(type="volume", name=one.volume, source=volume_path.get(one.volume, ""),
                                        destination=one.target, driver=one.driver or "local", mode=one.mode,
                                        rw=not one.read_only, propagation=""))
         elif one.kind == "bind":
@@ -193,8 +194,3 @@ def points(mounts: Sequence[MountRecord], volume_path: Callable[[str], str]) -> 
         elif not one.anonymous:
             made.append(api.MountPoint(type="tmpfs", destination=one.target, rw=not one.read_only))
     return made
-
-
-def labels_of_anonymous() -> Mapping[str, str]:
-    """The label by which a volume prune tells anonymous volumes."""
-    return {"com.docker.volume.anonymous": ""}

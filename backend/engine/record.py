@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from backend.network.records import Endpoint, PublishedPort
 from backend.spec import api
@@ -27,7 +27,6 @@ class MountRecord(Struct, kw_only=True, frozen=True):
     anonymous: bool = False
     copy: bool = True                   # an empty volume takes over what the image has at its target
     create_source: bool = False         # a missing source of a bind is made (the -v form)
-    subpath: str = ""
 
 
 class ContainerRecord(Struct, kw_only=True):
@@ -68,14 +67,3 @@ class Status(Struct, kw_only=True):
     def active(self) -> bool:
         """There is a process (paused too)."""
         return self.state in ("running", "paused")
-
-
-class VolumeRecord(Struct, kw_only=True):
-    """A volume. `created`: nanoseconds since the epoch."""
-
-    name: str
-    created: int
-    driver: str = "local"
-    options: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-    anonymous: bool = False

@@ -6,10 +6,12 @@ limits, namespaces. The runtime only carries it out, and crun or runc would carr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from backend.engine.limits import resources, rlimits
 from backend.engine.record import ContainerRecord, MountRecord
@@ -258,9 +260,15 @@ def _seccomp(given: SpecInput, options: SecurityOptions, held: tuple[str, ...]) 
     try:
         if options.seccomp:
             return docker_seccomp(options.seccomp, held, given.machine, given.kernel)
-        return default_seccomp(given.seccomp_default, held, given.machine)
+        return _default_profile(given.seccomp_default, held, given.machine)
     except BadProfile as error:
         raise InvalidArgument(str(error)) from error
+
+
+@lru_cache(maxsize=16)
+def _default_profile(text: str, held: tuple[str, ...], machine: str) -> dict[str, Any]:
+    """The default profile for a set of capabilities: nearly all containers share one."""
+    return default_seccomp(text, held, machine)
 
 
 def _hidden(host: api.HostConfig, options: SecurityOptions, asked: list[str] | None,
@@ -406,4 +414,4 @@ def _device(one: HostDevice) -> dict[str, Any]:
 
 def to_json(config: Mapping[str, Any]) -> bytes:
     """A bundle's config.json."""
-    return json.dumps(config, separators=(",", ":")).encode()
+    return msgspec.json.encode(config)

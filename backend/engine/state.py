@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from backend.engine.record import ContainerRecord, Status, VolumeRecord
+from backend.engine.record import ContainerRecord, Status
 from backend.errors import ServerError, Unavailable
 from backend.network.records import Network
 
@@ -26,12 +26,10 @@ _SCHEMA = """
 CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL, image TEXT NOT NULL, created INTEGER NOT NULL,
                          config BLOB NOT NULL, status BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT NOT NULL, config BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE volumes (name TEXT PRIMARY KEY, driver TEXT NOT NULL, config BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE quarantine (kind TEXT NOT NULL, id TEXT NOT NULL, reason TEXT NOT NULL, data BLOB);
 """
-_DELETE = {"containers": "DELETE FROM containers WHERE id=?", "networks": "DELETE FROM networks WHERE id=?",
-           "volumes": "DELETE FROM volumes WHERE name=?"}
+_DELETE = {"containers": "DELETE FROM containers WHERE id=?", "networks": "DELETE FROM networks WHERE id=?"}
 
 T = TypeVar("T")
 Write = tuple[str, tuple[Any, ...]]
@@ -43,7 +41,6 @@ class Loaded:
 
     containers: list[tuple[ContainerRecord, Status]] = field(default_factory=list)
     networks: list[Network] = field(default_factory=list)
-    volumes: list[VolumeRecord] = field(default_factory=list)
     meta: dict[str, bytes] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
@@ -156,15 +153,6 @@ class State:
         """Forget a network."""
         return self._write(("DELETE FROM networks WHERE id=?", (network,)))
 
-    def put_volume(self, volume: VolumeRecord) -> asyncio.Future[None]:
-        """Keep a volume."""
-        return self._write(("INSERT OR REPLACE INTO volumes VALUES (?,?,?)",
-                            (volume.name, volume.driver, msgspec.json.encode(volume))))
-
-    def drop_volume(self, name: str) -> asyncio.Future[None]:
-        """Forget a volume."""
-        return self._write(("DELETE FROM volumes WHERE name=?", (name,)))
-
     def put_meta(self, key: str, value: bytes) -> asyncio.Future[None]:
         """Keep one value of the engine itself."""
         return self._write(("INSERT OR REPLACE INTO meta VALUES (?,?)", (key, value)))
@@ -211,11 +199,6 @@ def _load(database: sqlite3.Connection) -> Loaded:
                        lambda c=config: msgspec.json.decode(c, type=Network))  # type: ignore[misc]
         if network is not None:
             loaded.networks.append(network)
-    for identity, config in database.execute("SELECT name, config FROM volumes").fetchall():
-        volume = read("volumes", identity, config,
-                      lambda c=config: msgspec.json.decode(c, type=VolumeRecord))  # type: ignore[misc]
-        if volume is not None:
-            loaded.volumes.append(volume)
     loaded.meta = dict(database.execute("SELECT key, value FROM meta").fetchall())
     loaded.containers.sort(key=lambda pair: pair[0].created)
     return loaded

@@ -1,0 +1,241 @@
+"""A container's way into its networks: namespace, endpoints, ports, and the files of /etc that follow from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from backend.engine import etcfiles, ports
+from backend.engine.container import Container
+from backend.engine.core import Core
+from backend.engine.paths import write
+from backend.errors import Conflict, InvalidArgument
+from backend.network.records import Endpoint, EndpointWish, Network
+from backend.spec import api
+
+PREDEFINED = ("host", "none")
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """The network side of a start. `netns`: a descriptor of ours, -1 for none; `joined`: "" = a namespace of its own,
+    "host", or the path of another container's."""
+
+    netns: int = -1
+    joined: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    hostname: str = ""
+
+    def close(self) -> None:
+        """Let go of the namespace; the container's process keeps it alive."""
+        if self.netns >= 0:
+            os.close(self.netns)
+            self.netns = -1
+
+
+def network_mode(mode: str) -> str:
+    """The mode that is meant: Docker's "default" is the bridge."""
+    return "bridge" if mode in ("", "default") else mode
+
+
+def wish_of(container: Container, settings: api.EndpointSettings) -> EndpointWish:
+    """How a container wants to be on a network."""
+    ipam = settings.ipam_config or api.EndpointIpam()
+    links = tuple((name, alias or name) for one in settings.links or () for name, _, alias in [one.partition(":")])
+    return EndpointWish(
+        container_name=container.name, hostname=container.hostname, aliases=tuple(settings.aliases or ()),
+        ipv4=ipam.ipv4_address or "", ipv6=ipam.ipv6_address or "",
+        mac=settings.mac_address or container.record.config.mac_address, gw_priority=settings.gw_priority,
+        driver_opts=settings.driver_opts or {}, links=links)
+
+
+def host_file(path: str) -> str:
+    """A file of the host's /etc, "" where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except FileNotFoundError:
+        return ""
+
+
+def host_resolver() -> etcfiles.Resolver:
+    """The host's name servers: behind systemd-resolved's stub those that it forwards to."""
+    found = etcfiles.parse_resolver(host_file("/etc/resolv.conf"))
+    if found.servers == ("127.0.0.53",):
+        behind = etcfiles.parse_resolver(host_file("/run/systemd/resolve/resolv.conf"))
+        if behind.servers:
+            return behind
+    return found
+
+
+@contextmanager
+def namespace_of(pid: int) -> Iterator[int]:
+    """A descriptor of the network namespace of a process."""
+    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+class Connector:
+    """Connects containers when they start, and while they run."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._resolver: tuple[int, etcfiles.Resolver] = (-1, etcfiles.Resolver())
+
+    async def up(self, container: Container) -> Sandbox:
+        """Everything that a start needs. On failure nothing is left."""
+        mode = network_mode(container.record.host_config.network_mode)
+        if mode.startswith("container:"):
+            return self._join(container, mode.removeprefix("container:"))
+        sandbox = Sandbox(hostname=container.hostname)
+        try:
+            if mode == "host":
+                sandbox.joined = "host"
+            else:
+                sandbox.netns = await self._core.networks.sandbox()
+            await self._connect_all(container, mode, sandbox)
+            self.write_files(container)
+            places = self._core.paths.container(container.id)
+            sandbox.files = {"/etc/resolv.conf": places.resolv_conf, "/etc/hostname": places.hostname,
+                             "/etc/hosts": places.hosts}
+        except BaseException:
+            sandbox.close()
+            await self.down(container)
+            raise
+        return sandbox
+
+    def _join(self, container: Container, ref: str) -> Sandbox:
+        other = self._core.table.get(ref)
+        if other.id == container.id:
+            raise InvalidArgument("cannot join own network namespace")
+        if not other.status.active:
+            raise Conflict(f"cannot join network namespace of a non running container: {other.id}")
+        places = self._core.paths.container(other.id)
+        return Sandbox(joined=f"/proc/{other.status.pid}/ns/net", hostname=other.hostname,
+                       files={"/etc/resolv.conf": places.resolv_conf, "/etc/hostname": places.hostname,
+                              "/etc/hosts": places.hosts})
+
+    async def _connect_all(self, container: Container, mode: str, sandbox: Sandbox) -> None:
+        endpoints: list[Endpoint] = []
+        wanted = container.record.networks
+        first = [name for name in wanted if name == mode]
+        for name in (*first, *(name for name in wanted if name not in first)):
+            network = self._core.networks.get(name)
+            endpoints.append(await self._core.networks.connect(
+                network.id, container.id, sandbox.netns, wish_of(container, wanted[name])))
+            container.status.endpoints = tuple(endpoints)
+            self.tell(container, network, "connect")
+        out = way_out(endpoints)
+        wishes = ports.wishes(container.record.config, container.record.host_config)
+        container.status.ports = ()
+        if out is not None and wishes and mode not in PREDEFINED:
+            container.status.ports = await self._core.networks.publish(container.id, out, wishes)
+        if sandbox.netns >= 0:
+            await self._serve_names(container, sandbox.netns)
+
+    async def _serve_names(self, container: Container, netns: int) -> None:
+        if self.has_names(container):
+            await self._core.networks.serve_names(
+                container.id, netns, servers=tuple(container.record.host_config.dns))
+
+    def has_names(self, container: Container) -> bool:
+        """It is on a network where containers find each other by name."""
+        return any(self._core.networks.get(one.network_id).has_names for one in container.status.endpoints)
+
+    async def down(self, container: Container) -> None:
+        """Free ports, addresses and names of a container that has ended."""
+        endpoints, container.status.endpoints, container.status.ports = container.status.endpoints, (), ()
+        await self._core.networks.release(container.id)
+        for endpoint in endpoints:
+            self.tell(container, self._core.networks.get(endpoint.network_id), "disconnect")
+
+    def tell(self, container: Container, network: Network, action: str) -> None:
+        """The event of a connect or disconnect."""
+        self._core.events.publish("network", action, network.id,
+                                  {"container": container.id, "name": network.name, "type": network.driver})
+
+    # --- while it runs ----------------------------------------------------------------------------------------------
+    async def attach(self, container: Container, network: Network, settings: api.EndpointSettings) -> None:
+        """Connect a running container to one more network."""
+        with namespace_of(container.status.pid) as netns:
+            endpoint = await self._core.networks.connect(network.id, container.id, netns, wish_of(container, settings))
+            container.status.endpoints = (*container.status.endpoints, endpoint)
+            await self._serve_names(container, netns)
+        self.write_files(container)
+        self.tell(container, network, "connect")
+
+    async def detach(self, container: Container, endpoint: Endpoint, network: Network) -> None:
+        """Take a running container off a network."""
+        with namespace_of(container.status.pid) as netns:
+            await self._core.networks.disconnect(endpoint, netns)
+        container.status.endpoints = tuple(one for one in container.status.endpoints if one.id != endpoint.id)
+        kept = {one.ipv4 for one in container.status.endpoints if one.ipv4}
+        container.status.ports = tuple(one for one in container.status.ports if one.target in kept)
+        self.write_files(container)
+        self.tell(container, network, "disconnect")
+
+    async def restore(self, container: Container) -> None:
+        """Take a running container over after a restart of the engine."""
+        if container.status.pid and network_mode(container.record.host_config.network_mode) != "host":
+            with namespace_of(container.status.pid) as netns:
+                await self._core.networks.restore(container.id, netns, container.status.endpoints,
+                                                  container.status.ports)
+                await self._serve_names(container, netns)
+        elif container.status.endpoints:
+            await self._core.networks.restore(container.id, -1, container.status.endpoints, ())
+
+    # --- files ------------------------------------------------------------------------------------------------------
+    def write_files(self, container: Container) -> None:
+        """Write resolv.conf, hosts and hostname as the container's networks are now."""
+        record, host = container.record, container.record.host_config
+        places = self._core.paths.container(container.id)
+        on_host = network_mode(host.network_mode) == "host"
+        write(places.hostname, container.hostname + "\n")
+        write(places.hosts, etcfiles.hosts(
+            [(address, etcfiles.own_names(container.hostname, record.config.domainname))
+             for one in container.status.endpoints for address in (one.ipv4, one.ipv6) if address],
+            [*etcfiles.extra_hosts(host.extra_hosts or (), self._gateway()), *self._links(container)],
+            host_file("/etc/hosts") if on_host else ""))
+        if on_host and not (host.dns or host.dns_search or host.dns_options):
+            write(places.resolv_conf, host_file("/etc/resolv.conf"))
+        else:
+            write(places.resolv_conf, etcfiles.resolv_conf(
+                self._host_resolver(), dns=host.dns, search=host.dns_search, options=host.dns_options,
+                names=self.has_names(container)))
+
+    def _host_resolver(self) -> etcfiles.Resolver:
+        """The host's resolver, read again when its file has changed."""
+        try:
+            changed = os.stat("/etc/resolv.conf").st_mtime_ns
+        except FileNotFoundError:
+            changed = 0
+        if self._resolver[0] != changed:
+            self._resolver = (changed, host_resolver())
+        return self._resolver[1]
+
+    def _gateway(self) -> str:
+        """What `host-gateway` means: the default bridge's address."""
+        bridge = self._core.networks.get("bridge")
+        return bridge.ipam[0].gateway if bridge.ipam else ""
+
+    def _links(self, container: Container) -> list[tuple[str, str]]:
+        """The old links of the default bridge: lines for containers that run."""
+        made = []
+        for entry in container.record.host_config.links or ():
+            name, _, alias = entry.partition(":")
+            other = self._core.table.get(name)
+            for endpoint in other.status.endpoints[:1]:
+                names = dict.fromkeys((alias or other.name, other.hostname, other.name))
+                made.append((endpoint.ipv4, " ".join(names)))
+        return made
+
+
+def way_out(endpoints: list[Endpoint]) -> Endpoint | None:
+    """The endpoint that ports are published on: the one with the default route, as Docker chooses it."""
+    candidates = [one for one in endpoints if one.gateway]
+    return min(candidates, key=lambda one: (-one.gw_priority, one.network_name), default=None)

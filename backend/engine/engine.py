@@ -1,0 +1,211 @@
+"""Opens everything in its order, takes over what runs, and closes it again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from backend.engine.connect import Connector
+from backend.engine.container import Table
+from backend.engine.containers import Containers
+from backend.engine.core import Core, log
+from backend.engine.events import EventBus
+from backend.engine.execs import Execs
+from backend.engine.images import Images, make_store
+from backend.engine.launch import Launcher
+from backend.engine.life import Life
+from backend.engine.names import new_id
+from backend.engine.networks import Networks
+from backend.engine.paths import Paths
+from backend.engine.restore import restore
+from backend.engine.settings import Settings
+from backend.engine.state import State
+from backend.engine.system import System
+from backend.engine.volumes import Volumes
+from backend.network.manager import NetworkManager
+from backend.runtime import syscalls as sc
+from backend.runtime.client import Exit, Keeper
+from backend.volumes.local import VolumeStore
+
+T = TypeVar("T")
+_POOL = 4                  # network namespaces made ahead
+_SHUTDOWN_GRACE = 10.0
+
+
+class Namespaces:
+    """What the network room is lent: namespaces made ahead by the keeper, and a way into them."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._ready: list[int] = []
+        self._refill: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def fresh(self, count: int) -> list[int]:
+        """Descriptors of *count* namespaces with lo up; the caller's to close."""
+        made = [self._ready.pop() for _ in range(min(count, len(self._ready)))]
+        while len(made) < count:
+            made += await self._keeper.netns(count - len(made))
+        if self._refill is None or self._refill.done():
+            self._refill = asyncio.get_running_loop().create_task(self._fill())
+        return made
+
+    async def _fill(self) -> None:
+        while len(self._ready) < _POOL and not self._closed:
+            found = await self._keeper.netns(1)
+            if self._closed:
+                for fd in found:
+                    os.close(fd)
+                return
+            self._ready += found
+
+    def inside(self, netns: int, work: Callable[[], T]) -> T:
+        """Run *work* in this thread inside the namespace."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            sc.setns(netns, sc.CLONE_NEWNET)
+            try:
+                return work()
+            finally:
+                sc.setns(home, sc.CLONE_NEWNET)
+        finally:
+            os.close(home)
+
+    async def close(self) -> None:
+        """Let go of the namespaces made ahead."""
+        self._closed = True
+        if self._refill is not None:
+            self._refill.cancel()
+            await asyncio.wait([self._refill])
+        for fd in self._ready:
+            os.close(fd)
+        self._ready.clear()
+
+
+class Engine:
+    """An open engine; one attribute a subsystem. Made by :meth:`open`."""
+
+    containers: Containers
+    execs: Execs
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    events: EventBus
+    system: System
+
+    def __init__(self, core: Core, life: Life, connector: Connector, namespaces: Namespaces, identity: str) -> None:
+        self._core = core
+        self._life = life
+        self._namespaces = namespaces
+        self.settings = core.settings
+        self.events = core.events
+        self.execs = Execs(core)
+        self.containers = Containers(core, life, self.execs)
+        self.images = Images(core)
+        self.networks = Networks(core, connector)
+        self.volumes = Volumes(core)
+        self.system = System(core, self.containers, self.images, self.volumes, identity)
+
+    @classmethod
+    async def open(cls, settings: Settings, keeper: socket.socket) -> Engine:
+        """Open the state, connect the keeper, take over what runs. *keeper*: from `Keeper.find_or_start`."""
+        paths = Paths(settings.data_root, settings.exec_root)
+        paths.make()
+        state = State(paths.state)
+        loaded = state.open()
+        for line in loaded.damaged:
+            log.error("%s", line)
+        exits = _Exits()
+        connection = await Keeper.connect(keeper, on_exit=exits.take, on_lost=_keeper_lost)
+        namespaces = Namespaces(connection)
+        manager = NetworkManager(instance=settings.instance, state_dir=paths.data_root, pools=settings.address_pools,
+                                 netns=namespaces, bip=settings.bip)
+        volumes = VolumeStore(paths.data_root)
+        await volumes.open()
+        store = await make_store(paths.images, connection, settings.registry)
+        await manager.open(loaded.networks)
+        core = Core(
+            settings=settings, paths=paths, state=state, events=EventBus(), table=Table(), keeper=connection,
+            images=store, networks=manager, volumes=volumes, machine=platform.machine(), kernel=_kernel(),
+            cpus=len(os.sched_getaffinity(0)), memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        connector = Connector(core)
+        life = Life(core, Launcher(core, connector), connector)
+        identity = loaded.meta.get("id", b"").decode() or new_id()[:32]
+        made = cls(core, life, connector, namespaces, identity)
+        await made._settle(loaded.meta, identity, {one.id for one in loaded.networks})
+        await restore(core, life, made.containers, loaded.containers)
+        exits.deliver(life.exited)
+        return made
+
+    async def _settle(self, meta: dict[str, bytes], identity: str, kept: set[str]) -> None:
+        """Write down what was made for the first time."""
+        core = self._core
+        if "id" not in meta:
+            core.state.put_meta("id", identity.encode())
+        for network in core.networks.list():
+            if network.id not in kept:
+                await core.state.put_network(network)
+
+    async def close(self) -> None:
+        """The helper leaves; containers run on."""
+        core = self._core
+        core.closing = True
+        core.events.close()
+        for task in list(core.tasks):
+            task.cancel()
+        if core.tasks:
+            await asyncio.wait(core.tasks, timeout=5)
+        for container in core.table:
+            container.drop_pending()
+        await core.networks.close(keep=any(one.status.active for one in core.table))
+        await self._namespaces.close()
+        await core.images.close()
+        await core.volumes.close()
+        core.keeper.close()
+        await asyncio.to_thread(core.state.close)
+
+    async def shutdown(self) -> None:
+        """An orderly end: containers stop too, then the keeper leaves."""
+        await self._life.shutdown(_SHUTDOWN_GRACE)
+        deadline = time.monotonic() + _SHUTDOWN_GRACE
+        while self._core.tasks and time.monotonic() < deadline:      # what follows from their ends
+            await asyncio.wait(self._core.tasks, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+        await self.close()
+
+
+class _Exits:
+    """Holds ends back until the containers are there that they are about."""
+
+    def __init__(self) -> None:
+        self._early: list[Exit] = []
+        self._call: Callable[[Exit], None] | None = None
+
+    def take(self, one: Exit) -> None:
+        """The keeper's news."""
+        if self._call is None:
+            self._early.append(one)
+        else:
+            self._call(one)
+
+    def deliver(self, call: Callable[[Exit], None]) -> None:
+        """Hand them to *call* from now on."""
+        self._call = call
+        for one in self._early:
+            call(one)
+        self._early.clear()
+
+
+def _keeper_lost() -> None:
+    log.critical("the keeper is gone: containers run on, but cannot be started, attached or heard of. "
+                 "Restart slipwayd to bring a new keeper up.")
+
+
+def _kernel() -> tuple[int, int]:
+    major, _, rest = platform.release().partition(".")
+    minor = "".join(letter for letter in rest.partition(".")[0] if letter.isdigit())
+    return int(major), int(minor or 0)

@@ -1,0 +1,408 @@
+"""The life of containers: start, stop, kill, pause, restart, the end, removal. Each change goes through here.
+
+States: created → running ⇄ paused → exited → running ...; `restarting` waits for the next try; removal ends it. What
+changes a life holds the container's lock; waiting for a process to end never does, so that a kill can come during a
+stop. The exit itself is taken in at once, without the lock; what follows from it is done under it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from backend.engine.clock import SECOND
+from backend.engine.connect import Connector
+from backend.engine.container import Container
+from backend.engine.core import Core, log
+from backend.engine.launch import Launcher, StartFailed
+from backend.engine.signals import signal_number
+from backend.errors import Conflict, EngineError, NotModified, ServerError
+from backend.runtime.cgroups import Cgroup, CgroupError
+from backend.runtime.client import Exit, KeeperError
+
+SIGKILL, SIGTERM = 9, 15
+DEFAULT_GRACE = 10                     # seconds between a stop's signal and the kill
+KILL_PATIENCE = 10                     # seconds that a killed process may take to be gone
+_FIRST_DELAY, _LONGEST_DELAY, _STEADY = 0.1, 60.0, 10 * SECOND
+
+
+class Life:
+    """Everything that changes what a container is doing."""
+
+    def __init__(self, core: Core, launcher: Launcher, connector: Connector) -> None:
+        self._core = core
+        self._launcher = launcher
+        self.connector = connector
+
+    # --- start ------------------------------------------------------------------------------------------------------
+    async def start(self, container: Container) -> None:
+        """Start it. Raises :class:`NotModified` when it runs, and the reason when it cannot."""
+        async with container.lock:
+            if container.removed or container.status.removing:
+                raise Conflict("container is marked for removal and cannot be started")
+            if container.status.state == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if container.status.active:
+                raise NotModified("container already running")
+            self._cancel_restart(container)
+            container.failures = 0
+            container.status.restart_count = 0
+            container.status.stopped_by_user = False
+            await self._launch(container)
+
+    async def _launch(self, container: Container) -> None:
+        """Start it, with its lock held."""
+        status = container.status
+        await self._launcher.down(container)              # what is left of the last run
+        container.starting, container.early_exit, container.hushed = True, None, False
+        container.ended.clear()
+        try:
+            at = await self._launcher.start(container)
+        except StartFailed as failure:
+            self._start_failed(container, failure)
+            raise failure.error from failure
+        finally:
+            container.starting = False
+        status.state, status.started_at, status.finished_at = "running", at, status.finished_at
+        status.exit_code, status.error, status.oom, status.ever_started = 0, "", False, True
+        self.keep(container)
+        self.tell(container, "start")
+        if container.health is not None:
+            container.health.begin()
+        if container.early_exit is not None:
+            self._ended(container, container.early_exit)
+
+    def _start_failed(self, container: Container, failure: StartFailed) -> None:
+        status = container.status
+        status.error, status.exit_code, status.pid = failure.error.message, failure.code, 0
+        status.state = "exited" if status.ever_started else "created"
+        container.ended.set()
+        self.keep(container)
+        container.answer_waiters("", "not-running", "next-exit")
+        if container.record.host_config.auto_remove:
+            self._core.spawn(self.remove(container, force=True, volumes=True), f"remove {container.name}")
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+    def exited(self, exit_: Exit) -> None:
+        """The keeper's news of an end. Called in the loop."""
+        container = self._core.table.by_id(exit_.id)
+        if container is None:
+            return
+        if exit_.exec_id:
+            ended = container.execs.get(exit_.exec_id)
+            if ended is not None:
+                ended.exited(exit_.code)
+        elif container.starting:
+            container.early_exit = exit_
+        elif container.status.active:
+            self._ended(container, exit_)
+
+    def _ended(self, container: Container, exit_: Exit) -> None:
+        status = container.status
+        status.state, status.exit_code, status.oom = "exited", exit_.code, exit_.oom
+        status.finished_at = exit_.at
+        if not exit_.known:
+            status.error = "the engine was not there when it ended: its exit code is not known"
+        if container.health is not None:
+            container.health.end()
+        for one in list(container.execs.values()):
+            one.container_ended(exit_.code)
+        if exit_.oom:
+            self.tell(container, "oom")
+        duration = max(0, exit_.at - status.started_at) // SECOND
+        self.tell(container, "die", exitCode=str(exit_.code), execDuration=str(duration))
+        again = self._restarts(container, exit_)
+        if again:
+            status.state = "restarting"
+        self.keep(container)
+        container.ended.set()
+        self._core.spawn(self._after_exit(container, again), f"aftermath of {container.name}")
+
+    async def _after_exit(self, container: Container, again: bool) -> None:
+        """Free what it held, tell those who wait, then restart or remove it as asked."""
+        async with container.lock:
+            if not container.status.active:
+                await self.connector.down(container)       # ports are free when the end is told
+                container.answer_waiters("", "not-running", "next-exit")
+                await self._launcher.down(container)
+        if again:
+            self._schedule_restart(container)
+        elif container.record.host_config.auto_remove and not container.hushed:
+            try:
+                await self.remove(container, force=True, volumes=True)
+            except Conflict:
+                return                                     # somebody else is removing it
+
+    def ended_meanwhile(self, container: Container, exit_: Exit) -> None:
+        """It ended while no engine was there."""
+        self._ended(container, exit_)
+
+    async def tidy(self, container: Container) -> None:
+        """Free what a run that was cut short still holds."""
+        async with container.lock:
+            if not container.status.active:
+                await self._launcher.down(container)
+
+    # --- restart policies -------------------------------------------------------------------------------------------
+    def _restarts(self, container: Container, exit_: Exit) -> bool:
+        policy, status = container.record.host_config.restart_policy, container.status
+        if container.hushed or container.stopping or status.stopped_by_user or self._core.closing or status.removing:
+            return False
+        if exit_.at - status.started_at >= _STEADY:
+            container.failures = 0
+        if policy.name in ("always", "unless-stopped"):
+            return True
+        if policy.name == "on-failure" and exit_.code != 0:
+            return not policy.maximum_retry_count or status.restart_count < policy.maximum_retry_count
+        return False
+
+    def _schedule_restart(self, container: Container) -> None:
+        delay = min(_FIRST_DELAY * 2 ** container.failures, _LONGEST_DELAY)
+        container.failures = min(container.failures + 1, 16)
+        container.restart_timer = self._core.spawn(self._restart_later(container, delay), f"restart {container.name}")
+
+    async def _restart_later(self, container: Container, delay: float) -> None:
+        await asyncio.sleep(delay)
+        async with container.lock:
+            if container.status.state != "restarting" or container.removed:
+                return
+            container.restart_timer = None
+            container.status.restart_count += 1
+            try:
+                await self._launch(container)
+            except EngineError as error:
+                log.warning("container %s could not be restarted: %s", container.name, error.message)
+
+    def resume_restart(self, container: Container) -> None:
+        """Go on waiting for the next try, after a restart of the engine."""
+        if container.restart_timer is None:
+            self._schedule_restart(container)
+
+    async def start_again(self, container: Container) -> None:
+        """Start it because its policy says so when the engine comes up."""
+        async with container.lock:
+            if container.status.active or container.removed:
+                return
+            try:
+                await self._launch(container)
+            except EngineError as error:
+                log.warning("container %s could not be started: %s", container.name, error.message)
+
+    def _cancel_restart(self, container: Container) -> bool:
+        """Give up waiting for the next try. True if there was one to wait for."""
+        if container.restart_timer is not None:
+            container.restart_timer.cancel()
+            container.restart_timer = None
+        if container.status.state != "restarting":
+            return False
+        container.status.state = "exited"
+        self.keep(container)
+        return True
+
+    # --- stop, kill, restart ----------------------------------------------------------------------------------------
+    async def stop(self, container: Container, signal: str | None, timeout: int | None, *,
+                   by_user: bool = True) -> None:
+        """Signal it, wait, kill it. Raises :class:`NotModified` when it does not run."""
+        number = signal_number(signal or container.record.config.stop_signal or "SIGTERM")
+        if by_user:
+            container.status.stopped_by_user = True
+        if self._cancel_restart(container):
+            return
+        if not container.status.active:
+            raise NotModified("container already stopped")
+        grace = self._grace(container, timeout)
+        container.stopping = True
+        try:
+            await self._signal(container, number)
+            if not await self._wait_end(container, grace):
+                await self._kill_and_wait(container)
+        finally:
+            container.stopping = False
+        self.keep(container)
+        self.tell(container, "stop")
+
+    @staticmethod
+    def _grace(container: Container, timeout: int | None) -> float | None:
+        chosen = timeout if timeout is not None else container.record.config.stop_timeout
+        if chosen is None:
+            chosen = DEFAULT_GRACE
+        return None if chosen < 0 else float(chosen)
+
+    async def _signal(self, container: Container, number: int) -> None:
+        """Send a signal; a frozen container is thawed, or it could never follow it."""
+        try:
+            await self._core.keeper.kill(container.id, number)
+        except KeeperError as error:
+            if error.reason in ("not_running", "no_such"):
+                return
+            raise ServerError(f"cannot signal container {container.id}: {error.message}") from error
+        self.tell(container, "kill", signal=str(number))
+        if container.status.state == "paused":
+            await self._thaw(container)
+
+    async def _wait_end(self, container: Container, seconds: float | None) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await container.ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _kill_and_wait(self, container: Container) -> None:
+        await self._signal(container, SIGKILL)
+        if not await self._wait_end(container, KILL_PATIENCE):
+            raise ServerError(f"container {container.id[:12]} was killed but has not ended: one of its processes is "
+                              "stuck in the kernel")
+
+    async def kill(self, container: Container, signal: str) -> None:
+        """Send a signal; after SIGKILL it returns when the container has ended."""
+        number = signal_number(signal or "SIGKILL")
+        if container.status.state == "restarting" and number == SIGKILL:
+            container.status.stopped_by_user = True
+            self._cancel_restart(container)
+            return
+        if not container.status.active:
+            raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
+        if number == SIGKILL:
+            container.status.stopped_by_user = True
+            await self._kill_and_wait(container)
+            return
+        stop_signal = container.record.config.stop_signal
+        if number == (signal_number(stop_signal) if stop_signal else SIGTERM):
+            container.status.stopped_by_user = True       # as Docker: that signal means "end", so no restart follows
+        try:
+            await self._core.keeper.kill(container.id, number)
+        except KeeperError as error:
+            raise Conflict(f"cannot kill container: {container.id}: {error.message}") from error
+        self.tell(container, "kill", signal=str(number))
+
+    async def restart(self, container: Container, signal: str | None, timeout: int | None) -> None:
+        """Stop it if it runs, and start it."""
+        container.hushed = True                            # no restart policy and no auto-removal in between
+        try:
+            await self.stop(container, signal, timeout, by_user=False)
+        except NotModified:
+            pass
+        try:
+            await self.start(container)
+        except NotModified:
+            pass
+        self.tell(container, "restart")
+
+    # --- pause ------------------------------------------------------------------------------------------------------
+    async def pause(self, container: Container) -> None:
+        """Freeze its processes."""
+        async with container.lock:
+            if container.status.state == "paused":
+                raise Conflict(f"container {container.id} is already paused")
+            if container.status.state != "running":
+                raise Conflict(f"container {container.id} is not running")
+            try:
+                await asyncio.to_thread(self.cgroup(container).freeze)
+            except (CgroupError, OSError) as error:
+                await asyncio.to_thread(self.cgroup(container).thaw)
+                raise ServerError(f"cannot pause container {container.id}: {error}") from error
+            container.status.state = "paused"
+            self.keep(container)
+            self.tell(container, "pause")
+
+    async def unpause(self, container: Container) -> None:
+        """Let them go on."""
+        async with container.lock:
+            if container.status.state != "paused":
+                raise Conflict(f"container {container.id} is not paused")
+            await self._thaw(container)
+
+    async def _thaw(self, container: Container) -> None:
+        try:
+            await asyncio.to_thread(self.cgroup(container).thaw)
+        except (CgroupError, OSError) as error:
+            if container.status.active:
+                raise ServerError(f"cannot unpause container {container.id}: {error}") from error
+            return
+        if container.status.state == "paused":
+            container.status.state = "running"
+            self.keep(container)
+            self.tell(container, "unpause")
+
+    def cgroup(self, container: Container) -> Cgroup:
+        """Its cgroup, with descriptors kept open for repeated samples."""
+        if container.cgroup is None:
+            container.cgroup = Cgroup(self._launcher.cgroup_path(container))
+        return container.cgroup
+
+    # --- removal ----------------------------------------------------------------------------------------------------
+    async def remove(self, container: Container, *, force: bool, volumes: bool) -> None:
+        """Remove it. Raises :class:`Conflict` for one that runs (unless *force*) or is being removed already."""
+        status = container.status
+        if status.removing or container.removed:
+            raise Conflict(f"removal of container {container.id} is already in progress")
+        if status.active and not force:
+            what = ("paused and must be unpaused first" if status.state == "paused" else
+                    "running: stop the container before removing or force remove")
+            raise Conflict(f'cannot remove container "{container.name}": container is {what}')
+        status.removing = True
+        try:
+            self._cancel_restart(container)
+            if status.active:
+                await self._kill_and_wait(container)
+            async with container.lock:
+                if status.active:                          # a start got in between
+                    await self._kill_and_wait(container)
+                await self._launcher.down(container)
+                await self._forget(container)
+        finally:
+            status.removing = False
+        if volumes:
+            await self._remove_anonymous(container)
+
+    async def _forget(self, container: Container) -> None:
+        core = self._core
+        await core.state.drop_container(container.id)
+        container.removed = True
+        core.table.drop(container)
+        doomed = core.paths.discard(core.paths.container(container.id).home)
+        if doomed:
+            core.spawn(asyncio.to_thread(core.paths.empty_trash, doomed), f"remove files of {container.name}")
+        container.drop_pending()
+        container.ended.set()
+        self.tell(container, "destroy")
+        container.answer_waiters("", "not-running", "next-exit", "removed")
+
+    async def _remove_anonymous(self, container: Container) -> None:
+        core = self._core
+        for one in container.record.mounts:
+            if one.kind == "volume" and one.anonymous and not core.table.users_of_volume(one.volume):
+                core.volumes.remove(one.volume, users=lambda _: (), force=True)
+                core.events.publish("volume", "destroy", one.volume, {"driver": "local"})
+
+    # --- shared -----------------------------------------------------------------------------------------------------
+    def keep(self, container: Container) -> None:
+        """Write down how it is."""
+        if not container.removed:
+            self._core.state.put_status(container.id, container.status)
+
+    def tell(self, container: Container, action: str, **more: str) -> None:
+        """Publish an event of it."""
+        self._core.events.publish("container", action, container.id, container.attributes(**more),
+                                  image=container.record.image_name)
+
+    def now_running(self) -> list[Container]:
+        """All that have a process."""
+        return [one for one in self._core.table if one.status.active]
+
+    async def shutdown(self, grace: float) -> None:
+        """Stop all, for an orderly end of the machine; their restart policies apply at the next start."""
+        self._core.closing = True
+
+        async def end(container: Container) -> None:
+            try:
+                await self.stop(container, None, int(grace), by_user=False)
+            except (NotModified, EngineError) as error:
+                log.info("container %s: %s", container.name, error)
+
+        await asyncio.gather(*(end(one) for one in self.now_running()))
+
+    def since_start(self, container: Container) -> int:
+        """Seconds that it has been running."""
+        return max(0, time.time_ns() - container.status.started_at) // SECOND

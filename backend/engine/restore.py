@@ -1,0 +1,112 @@
+"""Takes over what an earlier engine left: running containers, ends that nobody heard of, half-made things."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from backend.engine.container import Container
+from backend.engine.core import Core, log
+from backend.engine.life import Life
+from backend.engine.record import ContainerRecord, Status
+from backend.errors import EngineError
+from backend.runtime.client import Exit, KeeperContainer, KeeperError
+
+if TYPE_CHECKING:
+    from backend.engine.containers import Containers
+
+#: What is said of an end that nobody saw: no program ends with it by itself.
+UNKNOWN_EXIT = 255
+
+
+async def restore(core: Core, life: Life, containers: Containers,
+                  loaded: Sequence[tuple[ContainerRecord, Status]]) -> None:
+    """Bring memory, keeper, networks and disk to agree. A container that cannot be taken over is reported, and the
+    rest goes on."""
+    known = {one.id: one for one in await core.keeper.list()}
+    for record, status in loaded:
+        status.removing = False
+        container = containers.adopt(record, status)
+        core.table.add(container)
+        try:
+            await _take_over(core, life, container, known.pop(record.id, None))
+        except (EngineError, OSError) as error:
+            log.error("container %s could not be taken over: %s", record.name, error)
+    for orphan in known.values():
+        await _end_orphan(core, orphan)
+    await core.networks.restored()
+    _sweep(core)
+    for container in core.table:
+        _policy(core, life, container)
+
+
+async def _take_over(core: Core, life: Life, container: Container, seen: KeeperContainer | None) -> None:
+    status = container.status
+    if seen is not None and seen.status == "running":
+        await _adopt_running(core, life, container, seen)
+    elif status.active:
+        container.used = True
+        end = seen.exit if seen is not None else None
+        # The networks are not restored: their parts are swept with everything else that nobody claims.
+        container.ended.clear()
+        life.ended_meanwhile(container, end or Exit(container.id, "", UNKNOWN_EXIT, 0, time.time_ns(), oom=False,
+                                                    known=False))
+    elif seen is not None:
+        container.used = True              # a start or an end was cut short: let the next step tidy up
+        await life.tidy(container)
+
+
+async def _adopt_running(core: Core, life: Life, container: Container, seen: KeeperContainer) -> None:
+    status = container.status
+    container.used = True
+    container.ended.clear()
+    status.pid = seen.pid
+    if not status.active:                  # the engine died between the start and its note of it
+        status.state, status.started_at, status.ever_started = "running", seen.started_at, True
+        status.exit_code, status.error = 0, ""
+    status.state = "paused" if life.cgroup(container).frozen() else "running"
+    await core.images.lowers(container.record.image, container.id)
+    await life.connector.restore(container)
+    life.keep(container)
+    if container.health is not None:
+        container.health.begin()
+
+
+async def _end_orphan(core: Core, orphan: KeeperContainer) -> None:
+    """A container that the keeper holds and no record speaks of: its removal or its creation was cut short."""
+    log.warning("container %s has no record and is ended", orphan.id[:12])
+    try:
+        if orphan.status == "running":
+            await core.keeper.kill(orphan.id, 9, every=True)
+            return                         # its exit makes the keeper let go; the next start sweeps the rest
+        await core.keeper.delete(orphan.id)
+    except KeeperError as error:
+        log.warning("container %s: %s", orphan.id[:12], error.message)
+
+
+def _sweep(core: Core) -> None:
+    """Directories of containers that are no more, and what was on its way out."""
+    for identity in core.paths.known_containers():
+        if core.table.by_id(identity) is None:
+            core.paths.discard(core.paths.container(identity).home)
+    for identity in core.paths.known_bundles():
+        container = core.table.by_id(identity)
+        if container is None or not container.used:
+            core.paths.remove_bundle(identity)
+    core.spawn_thread(core.paths.empty_trash, "empty the trash")
+
+
+def _policy(core: Core, life: Life, container: Container) -> None:
+    """What a restart policy says at the start of an engine."""
+    status, policy = container.status, container.record.host_config.restart_policy
+    if status.active or container.used:    # what follows from an end that is just being taken in is under way
+        return
+    if status.state == "restarting":
+        life.resume_restart(container)
+    elif container.record.host_config.auto_remove and status.state != "created":
+        core.spawn(life.remove(container, force=True, volumes=True), f"remove {container.name}")
+    elif status.ever_started and (
+            policy.name == "always" or (policy.name == "unless-stopped" and not status.stopped_by_user)
+            or (policy.name == "on-failure" and status.exit_code != 0 and not status.stopped_by_user)):
+        core.spawn(life.start_again(container), f"start {container.name}")

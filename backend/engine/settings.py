@@ -1,0 +1,29 @@
+"""What an engine is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from backend.network.records import AddressPool
+
+if TYPE_CHECKING:
+    from backend.images.types import RegistrySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Set once by the helper. `instance`: "slipway" for the installed one, "slipway-<8 hex>" for private ones; it names
+    the firewall table and the cgroups. `bip`: address of the default bridge ("10.1.2.1/24"), "" = chosen."""
+
+    data_root: str
+    exec_root: str
+    instance: str
+    registry: RegistrySettings | None = None
+    address_pools: tuple[AddressPool, ...] = ()
+    bip: str = ""
+    labels: tuple[str, ...] = ()
+    log_driver: str = "local"
+    log_opts: dict[str, str] = field(default_factory=dict)
+    debug: bool = False
+    version: str = ""
