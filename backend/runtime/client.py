@@ -114,6 +114,8 @@ class Keeper:
         self._queue: deque[tuple[bytes, list[int]]] = deque()
         self._loop = asyncio.get_running_loop()
         self.pid = 0
+        # Copies of the containers' descriptors: no pipe breaks when the keeper dies (see backend.runtime.adoption).
+        self.held: dict[str, dict[str, int]] = {}
 
     # --- connecting -------------------------------------------------------------------------------------------------
     @classmethod
@@ -144,6 +146,10 @@ class Keeper:
                 "start", "other", f"the running keeper speaks version {answer['version']}, this helper {VERSION}"
             )
         keeper.pid = int(answer["pid"])
+        for container in await keeper.list():
+            if container.status != "stopped":
+                copies, fds = await keeper._ask(Op.COPIES, id=container.id)
+                keeper._hold(container.id, copies, fds)
         return keeper
 
     def close(self) -> None:
@@ -159,6 +165,15 @@ class Keeper:
         for future in waiting.values():
             if not future.done():
                 future.set_exception(KeeperError("keeper", "lost", "the connection to the keeper is lost"))
+
+    async def adopt(self, held: dict[str, dict[str, int]]) -> None:
+        """Gives a new keeper the copies that its predecessor's :attr:`held` has; they are ours no more afterwards."""
+        for id, fds in held.items():
+            try:
+                await self._ask(Op.ADOPT, list(fds.values()), id=id, names=list(fds))
+                self.held[id] = fds
+            except KeeperError:  # it has ended meanwhile, or could not be taken over: its exit is told
+                _close(fds)
 
     # --- messages ---------------------------------------------------------------------------------------------------
     async def _ask(self, op: Op, fds: list[int] | None = None, **fields: Any) -> _Reply:
@@ -206,7 +221,14 @@ class Keeper:
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
         event = message.get("event")
         if event == "exit":
-            self._on_exit(Exit.from_wire(message))
+            end = Exit.from_wire(message)
+            if not end.exec_id:
+                _close(self.held.pop(end.id, {}))
+            self._on_exit(end)
+        elif event == "stdin":
+            stdin = self.held.get(str(message["id"]), {}).pop("stdin", -1)
+            if stdin >= 0:
+                os.close(stdin)
         elif event == "log":
             call = self._on_log.get(str(message["id"]))
             if call is not None:
@@ -233,11 +255,17 @@ class Keeper:
         self, id: str, bundle: str, *, overlay: Overlay | None, stdio: Stdio, log: LogTarget, netns: int | None = None
     ) -> int:
         """Makes a container up to the point before its program runs; returns the pid of its first process."""
-        answer, _ = await self._ask(
+        answer, fds = await self._ask(
             Op.CREATE, [netns] if netns is not None else [], id=id, bundle=bundle, stdio=asdict(stdio), log=asdict(log),
             overlay=asdict(overlay) if overlay is not None else None,
         )  # fmt: skip
+        self._hold(id, answer, fds)
         return int(answer["pid"])
+
+    def _hold(self, id: str, answer: dict[str, Any], fds: builtins.list[int]) -> None:
+        _close(self.held.pop(id, {}))
+        if fds:
+            self.held[id] = dict(zip(answer["fds"], fds, strict=True))
 
     async def start(self, id: str) -> int:
         """Runs the program; returns the time (ns) once execve has happened."""
@@ -285,6 +313,7 @@ class Keeper:
     async def delete(self, id: str) -> None:
         """Forgets a container that is dead or was only created."""
         await self._ask(Op.DELETE, id=id)
+        _close(self.held.pop(id, {}))
 
     async def list(self) -> list[KeeperContainer]:
         """All containers that the keeper knows."""
@@ -329,3 +358,8 @@ class Keeper:
             self._on_lost = told
             raise
         await gone.wait()
+
+
+def _close(fds: dict[str, int]) -> None:
+    for fd in fds.values():
+        os.close(fd)

@@ -12,58 +12,26 @@ import struct
 import termios
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from backend.logs import LogWriter
-from backend.runtime import init, spawn
+from backend.runtime import adoption, init, spawn
 from backend.runtime import syscalls as sc
+from backend.runtime.adoption import descriptors
 from backend.runtime.cgroups import Cgroup, CgroupError
 from backend.runtime.confined import Confined
 from backend.runtime.launch import Launch
 from backend.runtime.loop import IN, Loop
+from backend.runtime.model import Answer, Container, Process
 from backend.runtime.plan import BadConfig, Overlay
 from backend.runtime.protocol import Exit, KeeperError, LogTarget, Op, Stdio
 from backend.runtime.protocol import field as get
 from backend.runtime.pump import Client, Streams
-from backend.runtime.records import Records, State, birth
+from backend.runtime.records import Records, State, birth, zombie_status
 from backend.runtime.spawn import Child, Machine
 
-Answer = Callable[..., None]
+_TRIES = 50  # 20 ms apart: until whoever inherited a dead process has collected it
 _LINGER = 2.0  # seconds that a dead process's streams stay open for children that hold them, as moby's
-
-
-@dataclass(slots=True, eq=False)
-class Process:
-    """A container's first process, or an exec. *status*: preparing, created, starting, running, stopped."""
-
-    id: str
-    exec_id: str
-    pid: int
-    pidfd: int
-    stdio: Stdio
-    status: str = "preparing"
-    sync: socket.socket | None = None
-    streams: Streams | None = None
-    answer: Answer | None = None
-    started_at: int = 0
-    exit: Exit | None = None
-    failed: KeeperError | None = None
-    outputs: dict[int, int] = field(default_factory=dict)
-    stdin: int = -1
-
-
-@dataclass(slots=True, eq=False)
-class Container:
-    """What belongs to one container."""
-
-    process: Process
-    cgroup: Cgroup
-    flags: int
-    bundle: str
-    log: LogTarget
-    seccomp: dict[str, Any] | None
-    execs: dict[str, Process] = field(default_factory=dict)
 
 
 class Containers:
@@ -85,6 +53,7 @@ class Containers:
         self._all: dict[str, Container] = {}
         self._watched: set[str] = set()
         self._confined = Confined(loop, machine)
+        self._restore()
         self._handlers: dict[Op, Callable[[dict[str, Any], list[int], Answer], None]] = {
             Op.CREATE: self._create,
             Op.START: self._start,
@@ -98,6 +67,8 @@ class Containers:
             Op.NETNS: self._netns,
             Op.UNPACK: self._confined.unpack,
             Op.INDEX: self._confined.index,
+            Op.COPIES: self._copies,
+            Op.ADOPT: self._adopt,
         }
 
     def handle(self, op: Op, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
@@ -198,8 +169,12 @@ class Containers:
             if process.id in self._watched:
                 self._log_grown(process.id)
 
+        def stdin_closed() -> None:
+            if not process.exec_id:
+                self._tell({"event": "stdin", "id": process.id})  # the helper's copy would keep the input open
+
         process.streams = Streams(self._loop, outputs, stdin, tty=process.stdio.tty, stdin_once=once, log=log,
-                                  on_write=written, on_end=lambda: None)  # fmt: skip
+                                  on_write=written, on_end=lambda: None, on_stdin_closed=stdin_closed)  # fmt: skip
 
     def _heard(self, process: Process) -> None:
         """A word from a child before its execve: ready, an error, or the end of file that execve makes."""
@@ -235,7 +210,34 @@ class Containers:
             self._save(container)
         if process.answer is not None:
             answer, process.answer = process.answer, None
-            answer({"pid": process.pid})
+            names, copies = descriptors(process) if not process.exec_id else ([], [])
+            answer({"pid": process.pid, "fds": names}, copies)
+
+    def _copies(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        names, copies = descriptors(self._container(message, "copies").process)
+        answer({"fds": names}, copies)
+
+    def _adopt(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        container = self._container(message, "adopt")
+        process = container.process
+        if process.status != "running" or process.streams is not None:
+            raise KeeperError("adopt", "exists", f"container {process.id} needs no adoption")
+        given = adoption.named(message.get("names"), fds)
+        outputs = {n: given[str(n)] for n in (1, 2) if str(n) in given}
+        if outputs:
+            tty = process.stdio.tty
+            self._make_streams(container, process, outputs, outputs[1] if tty else given.get("stdin", -1))
+        answer({})
+
+    def _restore(self) -> None:
+        """What a keeper before this one left running or unsaid (see :mod:`backend.runtime.adoption`)."""
+        for container in adoption.restore(self._records):
+            process = container.process
+            self._all[process.id] = container
+            if process.status == "stopped":
+                self._drop_cgroup(container, 0)
+            else:
+                self._loop.watch(process.pidfd, IN, lambda _, p=process: self._exited(p))  # type: ignore[misc]
 
     def _save(self, container: Container) -> None:
         process, log = container.process, container.log
@@ -274,6 +276,8 @@ class Containers:
 
     def _running(self, process: Process) -> None:
         process.status = "running"
+        if not process.exec_id:
+            self._save(self._all[process.id])
         if process.answer is not None:
             answer, process.answer = process.answer, None
             answer({"pid": process.pid, "started_at": process.started_at})
@@ -319,7 +323,18 @@ class Containers:
     # --- the end ----------------------------------------------------------------------------------------------------
     def _exited(self, process: Process) -> None:
         self._loop.forget(process.pidfd)
-        status = _reap(process.pidfd)
+        try:
+            status: int | None = _reap(process.pidfd)
+        except ChildProcessError:
+            # Not our child: its parent was a keeper that is gone.
+            status = sc.pidfd_exit_status(process.pidfd)
+            if status is None:
+                status = zombie_status(process.pid, process.birth)
+            if status is None and process.tries < _TRIES:
+                process.tries += 1
+                self._loop.later(0.02, lambda: self._exited(process))
+                return
+            status = None if status is None else os.waitstatus_to_exitcode(status)
         if process.sync is not None:
             self._last_words(process)
         container = self._all[process.id]
@@ -329,12 +344,12 @@ class Containers:
         if process.streams is not None and not process.streams.drain():
             streams = process.streams
             self._loop.later(_LINGER, streams.abandon)
-        code, number = (status, 0) if status >= 0 else (128 - status, -status)
+        code, number = (255, 0) if status is None else (status, 0) if status >= 0 else (128 - status, -status)
         if process.failed is not None:
             code, number = {"not_found": 127, "not_permitted": 126}.get(process.failed.reason, 128), 0
         oom = not process.exec_id and container.cgroup.oom_kills() > 0
         process.status = "stopped"
-        process.exit = Exit(process.id, process.exec_id, code, number, time.time_ns(), oom)
+        process.exit = Exit(process.id, process.exec_id, code, number, time.time_ns(), oom, status is not None)
         if not process.exec_id:
             self._records.save_exit(process.exit)
             self._drop_cgroup(container, 0)

@@ -6,6 +6,7 @@
       | <- {"n": 7, "error": {...}} ------------- |
       | <- {"event": "exit", ...} --------------- |      at any time, to every connected helper
       | <- {"event": "log", "id": ...} ---------- |      a watched log has grown
+      | <- {"event": "stdin", "id": ...} -------- |      a container's input was closed: close the copy too
 
 The socket lies in a directory of root's with mode 0700 and the peer's uid is checked, so whoever speaks here is root
 already. The list of requests is closed all the same: each does one thing whose effects are stated beside it.
@@ -57,6 +58,8 @@ class Op(enum.Enum):
     """Reads a tar and writes an index, both by descriptor, in a confined child."""
     WATCH_LOG = "watch_log"
     """Asks to be told when a container's log grows. Touches nothing."""
+    COPIES = "copies"
+    """Gives copies of a container's descriptors to the helper, which holds them in case the keeper dies."""
     ADOPT = "adopt"
     """Hands a new keeper the descriptors that the helper held for a dead one (see the helper's second copies)."""
     STOP = "stop"

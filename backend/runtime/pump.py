@@ -52,6 +52,7 @@ class Streams:
         log: LogWriter | None,
         on_write: Callable[[], None],
         on_end: Callable[[], None],
+        on_stdin_closed: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._outputs = dict(outputs)
@@ -61,6 +62,7 @@ class Streams:
         self._log = log
         self._on_write = on_write
         self._on_end = on_end
+        self._on_stdin_closed = on_stdin_closed
         self._clients: list[Client] = []
         self._pending = bytearray()  # input that the process has not taken yet
         self._stdin_ending = False
@@ -150,6 +152,16 @@ class Streams:
         if self._outputs:
             self._pause(False)
         return not self._outputs
+
+    @property
+    def outputs(self) -> dict[int, int]:
+        """Stream number -> descriptor, of those that are open."""
+        return self._outputs
+
+    @property
+    def stdin(self) -> int:
+        """The input's descriptor, or -1."""
+        return self._stdin
 
     @property
     def ended(self) -> bool:
@@ -298,12 +310,13 @@ class Streams:
         if self._stdin >= 0 and not self._tty:
             self._loop.forget(self._stdin)
             os.close(self._stdin)
+            self._on_stdin_closed()
         self._stdin = -1
 
     # --- the end ----------------------------------------------------------------------------------------------------
     def close(self) -> None:
         """Lets everything go at once."""
-        self._on_end = lambda: None
+        self._on_end = self._on_stdin_closed = lambda: None
         self.abandon()
         self._close_stdin_now()
         for client in self._clients[:]:

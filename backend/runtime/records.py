@@ -38,6 +38,16 @@ def birth(pid: int) -> int:
         return 0
 
 
+def zombie_status(pid: int, born: int) -> int | None:
+    """The wait status of a dead process that nobody has collected yet (the last field of its stat); None otherwise."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[49]) if fields[0] == b"Z" and int(fields[19]) == born else None
+
+
 def _write(path: str, text: str) -> None:
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

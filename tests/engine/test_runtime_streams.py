@@ -337,3 +337,52 @@ async def test_network_namespaces_are_fresh_and_have_a_loopback(lab: Lab) -> Non
     assert lines[0].strip().decode() == os.readlink(f"/proc/self/fd/{made[0]}") and b"UP" in lines[1]
     for fd in made:
         os.close(fd)
+
+
+async def test_containers_outlive_the_keeper_and_a_new_one_takes_them_over(lab: Lab) -> None:
+    """No pipe breaks, no line is lost, attach, exec and exit codes work again; what could not be known is said so."""
+    script = "echo before; read x; echo got $x; read y; exit $y"
+    id = await lab.create(lab.config("sh", "-c", script), Stdio(tty=False, open_stdin=True, stdin_once=False))
+    await lab.keeper.start(id)
+    ended = await lab.create(lab.config("sh", "-c", "sleep 0.3; exit 21"))
+    await lab.keeper.start(ended)
+    created = await lab.create(lab.config("true"))
+    old = lab.keeper
+    os.kill(old.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await lab.lost.wait()
+    await asyncio.sleep(0.6)
+    await lab.connect()
+    assert lab.keeper.pid != old.pid
+    known = {c.id: c for c in await lab.keeper.list()}
+    assert known[id].status == "running"
+    assert known[created].exit is not None and not known[created].exit.known
+    async with asyncio.timeout(10):
+        while (end := {c.id: c for c in await lab.keeper.list()}[ended].exit) is None:
+            await asyncio.sleep(0.05)
+    assert end.code == 21 if end.known else end.code == 255
+    await lab.keeper.adopt(old.held)
+    sock = await lab.keeper.attach(id, stdin=True, stdout=True, stderr=True)
+    sock.send(b"word\n")
+    await until(sock, b"got word")
+    await lab.keeper.exec_prepare(id, "e", lab.process("echo", "inside"), PLAIN)
+    other = await lab.keeper.attach(id, "e", stdin=False, stdout=True, stderr=True)
+    await lab.keeper.exec_start(id, "e")
+    assert frames(await read_all(other))[1] == b"inside\n"
+    sock.send(b"8\n")
+    end = await lab.exit(id)
+    assert end.code == 8 if end.known else end.code == 255
+    sock.close()
+    assert logged(lab, id) == [b"before\n", b"got word\n"]
+
+
+async def test_input_that_is_closed_is_closed_although_the_helper_holds_a_copy(lab: Lab) -> None:
+    id = await lab.create(lab.config("wc", "-c"), OPEN)
+    sock = await lab.keeper.attach(id, stdin=True, stdout=True, stderr=True)
+    await lab.keeper.start(id)
+    assert set(lab.keeper.held[id]) == {"1", "2", "stdin"}
+    sock.send(b"12345")
+    sock.shutdown(socket.SHUT_WR)
+    assert frames(await read_all(sock))[1] == b"5\n"
+    await lab.exit(id)
+    assert id not in lab.keeper.held

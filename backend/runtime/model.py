@@ -1,0 +1,49 @@
+"""What the keeper knows of a container and its processes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.runtime.cgroups import Cgroup
+from backend.runtime.protocol import Exit, KeeperError, LogTarget, Stdio
+from backend.runtime.pump import Streams
+
+Answer = Callable[..., None]
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """A container's first process, or an exec. *status*: preparing, created, starting, running, stopped."""
+
+    id: str
+    exec_id: str
+    pid: int
+    pidfd: int
+    stdio: Stdio
+    status: str = "preparing"
+    sync: socket.socket | None = None
+    streams: Streams | None = None
+    answer: Answer | None = None
+    started_at: int = 0
+    exit: Exit | None = None
+    failed: KeeperError | None = None
+    outputs: dict[int, int] = field(default_factory=dict)
+    stdin: int = -1
+    tries: int = 0
+    birth: int = 0  # of an adopted process, see records.State
+
+
+@dataclass(slots=True, eq=False)
+class Container:
+    """What belongs to one container."""
+
+    process: Process
+    cgroup: Cgroup
+    flags: int
+    bundle: str
+    log: LogTarget
+    seccomp: dict[str, Any] | None
+    execs: dict[str, Process] = field(default_factory=dict)
