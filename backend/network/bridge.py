@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -23,6 +24,7 @@ from backend.network.netlink import Netlink
 from backend.network.records import OPTION_BRIDGE, OPTION_ICC, Network
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 _DEVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _SYSCTL = "/proc/sys/net"
 EEXIST, ENODEV = 17, 19
@@ -102,6 +104,7 @@ class Bridges:
         self._slow = Netlink()      # the deleter's own
         self.ahead = Netlink()      # for the thread that makes namespaces ahead
         self._index: dict[str, int] = {}
+        self._leaving: dict[str, Future[None]] = {}
 
     def close(self) -> None:
         """Finish the deletions and close the sockets. Devices stay."""
@@ -155,18 +158,38 @@ class Bridges:
             write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
         self._netlink.talk(*changes, netlink.set_link(index, up=True))
 
-    async def remove(self, name: str) -> None:
-        """Delete a bridge that is ours, with what is plugged into it."""
+    def remove(self, name: str) -> None:
+        """Delete a bridge that is ours, with what is plugged into it. Its addresses go at once, so that the subnet can
+        be used again; the device follows in the background (20 to 50 ms of the kernel's)."""
         self._index.pop(name, None)
         links = self._netlink.links()
         bridge = next((link for link in links if link.name == name and link.kind == "bridge"), None)
-        if bridge is not None and bridge.alias == self._alias:
-            ports = [link.index for link in links if link.master == bridge.index and link.kind == "veth"]
-            await self._delete([*ports, bridge.index])
+        if bridge is None or bridge.alias != self._alias:
+            return
+        addresses = [text for text in self._netlink.addresses(bridge.index) if not text.startswith("fe80:")]
+        if addresses:
+            self._netlink.talk(*(netlink.delete_address(bridge.index, *_split(text)) for text in addresses))
+        ports = [link.index for link in links if link.master == bridge.index and link.kind == "veth"]
+        work = self._deleter.submit(self._delete_now, [*ports, bridge.index])
+        self._leaving[name] = work
+        work.add_done_callback(lambda done: self._left(name, done))
+
+    def _left(self, name: str, work: Future[None]) -> None:
+        if work.exception() is not None:
+            log.error("the bridge %s could not be deleted: %s", name, work.exception())
+        if self._leaving.get(name) is work:
+            del self._leaving[name]
+
+    async def left(self, name: str) -> None:
+        """Wait until a former bridge of this name is gone."""
+        work = self._leaving.get(name)
+        if work is not None:
+            await asyncio.wait([asyncio.wrap_future(work)])
 
     def own_bridges(self) -> list[str]:
-        """The bridges that carry our instance's mark."""
-        return [link.name for link in self._netlink.links() if link.kind == "bridge" and link.alias == self._alias]
+        """The bridges that carry our instance's mark and are not being deleted."""
+        return [link.name for link in self._netlink.links()
+                if link.kind == "bridge" and link.alias == self._alias and link.name not in self._leaving]
 
     def ports(self) -> list[str]:
         """The veths on our bridges."""

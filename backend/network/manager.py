@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from backend.errors import Forbidden, InvalidArgument, NotFound, Unavailable
+from backend.errors import EngineError, Forbidden, InvalidArgument, NotFound, Unavailable
 from backend.network import records
 from backend.network.bridge import (
     Addressing,
@@ -96,6 +96,7 @@ class NetworkManager:
         self._pool = SandboxPool(ahead, fresh=netns.fresh, lease=self._lease_ahead, furnish=self._furnish,
                                  discard=self._addresses.release)
         self._handed: dict[int, Prepared] = {}      # given out and not yet connected, by namespace
+        self._broken: dict[str, str] = {}           # why a network cannot be used, by ID
         self._inherited: set[str] = set()           # veths on our bridges from an earlier life
         self._cooling: dict[str, _Cooling] = {}
         self._cooling_timer: asyncio.TimerHandle | None = None
@@ -131,16 +132,20 @@ class NetworkManager:
     async def _open_kernel(self, firewall: Firewall) -> None:
         bridged = [network for network in self._networks.values() if network.driver == "bridge"]
         for name in set(self._bridges.own_bridges()) - {network.bridge for network in bridged}:
-            await self._bridges.remove(name)
+            self._bridges.remove(name)
         if read_sysctl("ipv4/ip_forward") == "0":
             write_sysctl("ipv4/ip_forward", "1")
             self._note("IPv4 forwarding was off on this host and has been switched on (net.ipv4.ip_forward)")
         self._inherited = set(self._bridges.ports())
         for network in bridged:
-            self._forward_v6(network)
-            self._bridges.ensure(network)
-        firewall.open([self._rules(network) for network in bridged])
-        self._pool.start()
+            try:
+                self._forward_v6(network)
+                await self._bridges.left(network.bridge)
+                self._bridges.ensure(network)
+            except (OSError, EngineError) as problem:      # one network must not keep the others, and the engine, down
+                self._broken[network.id] = f"network {network.name} could not be brought up: {problem}"
+                self._note(self._broken[network.id])
+        firewall.open([self._rules(network) for network in bridged if network.id not in self._broken])
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -152,7 +157,8 @@ class NetworkManager:
             self._note("IPv6 forwarding was off on this host and has been switched on (net.ipv6.conf.all.forwarding)")
 
     async def restored(self) -> None:
-        """Call once after the last :meth:`restore`: removes veths and published ports that no container claimed."""
+        """Call once after the last :meth:`restore`: removes veths and published ports that no container claimed, and
+        begins to make namespaces ahead."""
         if self._firewall is not None:
             claimed = {endpoint.host_interface for place in self._places.values()
                        for endpoint in place.endpoints.values()}
@@ -160,6 +166,7 @@ class NetworkManager:
                 self._bridges.discard(name)
             self._inherited.clear()
             self._firewall.sweep()
+            self._pool.start()      # not before: it would take addresses that running containers have
 
     async def close(self, keep: bool) -> None:
         """Let go of everything. *keep*: containers go on running, so bridges and firewall stay; else they go."""
@@ -174,7 +181,7 @@ class NetworkManager:
             self._firewall.close(keep=keep)
             if not keep:
                 for name in self._bridges.own_bridges():
-                    await self._bridges.remove(name)
+                    self._bridges.remove(name)
         await asyncio.to_thread(self._bridges.close)
 
     # -- networks ------------------------------------------------------------------------------------------------
@@ -212,11 +219,12 @@ class NetworkManager:
         if any(other.bridge == network.bridge for other in self._networks.values()):
             raise Forbidden(f"the bridge name {network.bridge} is already used by another network")
         self._forward_v6(network)
+        await self._bridges.left(network.bridge)
         self._bridges.ensure(network)
         try:
             firewall.add_bridge(self._rules(network))
         except BaseException:
-            await self._bridges.remove(network.bridge)
+            self._bridges.remove(network.bridge)
             raise
         self._networks[identity] = network
         self._addresses.add(network)
@@ -239,9 +247,10 @@ class NetworkManager:
             raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({who})")
         del self._networks[network.id]
         self._addresses.remove(network.id)
+        self._broken.pop(network.id, None)
         if self._firewall is not None:
             self._firewall.remove_bridge(network.bridge)
-            await self._bridges.remove(network.bridge)
+            self._bridges.remove(network.bridge)
 
     def get(self, name_or_id: str) -> Network:
         """A network by ID, name, or unique beginning of its ID."""
@@ -296,6 +305,8 @@ class NetworkManager:
             driver_opts=wish.driver_opts)
         if network.driver == "bridge":
             self._working()
+            if network.id in self._broken:
+                raise Unavailable(self._broken[network.id])
             prepared = self._handed.pop(identity(netns), None)
             if prepared is not None and prepared.endpoint.network_id == network.id:
                 endpoint = self._move_in(prepared, endpoint, wish)
@@ -304,8 +315,7 @@ class NetworkManager:
                     await self._bridges.unplug(prepared.endpoint.host_interface)
                     self._addresses.release(prepared.endpoint)
                 endpoint = self._plug(network, place, netns, endpoint, wish)
-        self._places[container_id] = place
-        place.endpoints[network.id] = endpoint
+        self._places.setdefault(container_id, place).endpoints[network.id] = endpoint
         self._names.add(endpoint)
         return endpoint
 

@@ -26,6 +26,7 @@ async def test_a_published_port_answers_on_the_real_machine_and_leaves_nothing(t
     manager = NetworkManager(instance=instance, state_dir=str(tmp_path), netns=ops, ahead=2,
                              pools=(AddressPool(f"10.{octet}.{secrets.randbelow(16) * 16}.0/20", 24),))
     await manager.open([])
+    await manager.restored()
     bridge = manager.get("bridge").bridge
     made = Container(ops, await manager.sandbox(manager.get("bridge").id))
     try:
@@ -73,6 +74,34 @@ async def test_a_dead_helpers_bridges_and_rules_are_replaced(rig: Rig) -> None: 
     assert run("nft", "list", "ruleset").count("table inet") == 1
 
 
+async def test_one_network_that_cannot_come_up_leaves_the_others_working(rig: Rig) -> None:  # noqa: F811
+    broken = await rig.manager.create(NetworkSpec("broken", options={"com.docker.network.bridge.name": "taken"}))
+    saved = rig.manager.list()
+    await rig.manager.close(keep=False)
+    run("ip", "link", "add", "taken", "type", "veth", "peer", "name", "peer")
+    rig.manager = rig.new_manager()
+    await rig.manager.open(saved)
+    assert any("broken could not be brought up" in note for note in rig.manager.notes)
+    await rig.container()
+    with pytest.raises(Unavailable, match="taken is a device of kind veth"):
+        await rig.container("broken")
+    await rig.manager.remove(broken.id)
+    run("ip", "link", "del", "taken")
+
+
+async def test_a_subnet_can_be_used_again_at_once(rig: Rig) -> None:  # noqa: F811
+    spec = NetworkSpec("again", ipam=(IpamConfig("10.66.0.0/24"),),
+                       options={"com.docker.network.bridge.name": "samename"})
+    for _ in range(3):
+        await rig.manager.create(spec)
+        made, endpoint = await rig.container("again")
+        assert endpoint.ipv4 == "10.66.0.2"
+        await made.serve_tcp(80)
+        assert await dial(tcp(), "10.66.0.2", 80) == "10.66.0.1"
+        await rig.end(made)
+        await rig.manager.remove("again")
+
+
 async def test_ipv6_networks_reach_each_other_and_publish(rig: Rig) -> None:  # noqa: F811
     await rig.manager.create(NetworkSpec("six", enable_ipv6=True, ipam=(IpamConfig("fd12:3456::/64"),)))
     first, one = await rig.container("six", ipv6="fd12:3456::aa")
@@ -115,6 +144,7 @@ def test_all_of_it_runs_on_uvloop_too(tmp_path: Path) -> None:
         made = Rig(Host(str(tmp_path)))
         made.manager = made.new_manager(ahead=2)
         await made.manager.open([])
+        await made.manager.restored()
         try:
             await made.manager.create(NetworkSpec("back"))
             web, endpoint = await made.container("back", container_name="web")

@@ -18,6 +18,7 @@ async def pooled(rig: Rig) -> Rig:  # noqa: F811
     await rig.manager.close(keep=False)
     rig.manager = rig.new_manager(ahead=3)
     await rig.manager.open([])
+    await rig.manager.restored()
     await rig.manager._pool.filled()
     return rig
 
@@ -32,6 +33,21 @@ async def test_a_ready_namespace_is_a_whole_container(pooled: Rig) -> None:
     peer, other = await pooled.container(mac="02:00:00:00:00:07")
     assert other.mac == "02:00:00:00:00:07"
     assert await peer.connect(endpoint.ipv4, 80) == other.ipv4
+
+
+async def test_running_containers_keep_their_addresses_when_the_pool_refills_after_a_restart(pooled: Rig) -> None:
+    made = [await pooled.container() for _ in range(3)]
+    saved = pooled.manager.list()
+    await pooled.manager.close(keep=True)
+    pooled.manager = pooled.new_manager(ahead=3)
+    await pooled.manager.open(saved)
+    await asyncio.sleep(0.05)
+    for container, endpoint in made:
+        await pooled.manager.restore(container.id, container.netns, [endpoint], ())
+    await pooled.manager.restored()
+    await pooled.manager._pool.filled()
+    _, fresh = await pooled.container()
+    assert fresh.ipv4 not in {endpoint.ipv4 for _, endpoint in made}
 
 
 async def test_more_containers_than_were_ready_get_different_addresses(pooled: Rig) -> None:
