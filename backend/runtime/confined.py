@@ -60,7 +60,7 @@ class Confined:
         task = _Task(fds[0], fds[1], stage == "unpack", capabilities & host, host, work)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            pid, pidfd = sc.clone3(sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC)
+            pid, pidfd = sc.clone3(sc.CLONE_NEWNET | sc.CLONE_NEWIPC)
             if pid == 0:
                 _child(theirs, task)
         except OSError as error:
@@ -137,12 +137,15 @@ def _enter(sync: socket.socket, task: _Task) -> None:
     sys.path_hooks.clear()
     sc.set_name("slipway-confined")
     os.umask(0)  # modes are the archive's
+    # Only a mount can become the root: a clone of the directory, made before the namespace changes, since afterwards
+    # the descriptor belongs to a foreign one. It lies on /proc only until the pivot.
+    tree = sc.open_tree(target, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH) if task.into_target else -1
+    sc.unshare(sc.CLONE_NEWNS)
     sc.mount(None, "/", None, sc.MS_REC | sc.MS_PRIVATE)
     if task.into_target:
-        # Only a mount can become the root: a clone of the directory's own tree, so that no other path leads here.
-        tree = sc.open_tree(target, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH)
-        sc.mount_setattr(tree, propagation=sc.MS_PRIVATE)
-        sc.move_mount(tree, target)
+        point = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        sc.move_mount(tree, point)
+        os.close(point)
         os.fchdir(tree)
         os.dup2(tree, target, inheritable=False)
         os.close(tree)
