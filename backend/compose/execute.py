@@ -1,7 +1,7 @@
 """Carries a plan out: each step is one call of the Engine API, in parallel where the plan's edges allow.
 
-Nothing is decided here. When a step fails, those that run are let finish, nothing new begins, and the report says what
-was done, what failed and what was not begun.
+Nothing is decided here. When a step fails, the calls under way are let finish, waits are given up, nothing new begins,
+and the report says what was done, what failed and what was not.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a plan's steps. ``not_begun`` is empty unless something failed."""
+    """What became of a plan's steps. ``not_begun`` (and waits given up) is empty unless something failed."""
 
     done: tuple[Step, ...] = ()
     failed: tuple[Failure, ...] = ()
@@ -119,6 +119,7 @@ class _Run:
     done: list[Step] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     not_begun: list[Step] = field(default_factory=list)
+    broken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> Report:
         finished = {step.number: asyncio.Event() for step in self.plan.steps}
@@ -129,7 +130,7 @@ class _Run:
                 await finished[number].wait()
             # Waits take no room: what they wait for may need it.
             if isinstance(step.operation, WaitHealthy | WaitCompleted):
-                await self.step(step)
+                await self.wait(step)
             else:
                 async with room:
                     await self.step(step)
@@ -149,10 +150,26 @@ class _Run:
             await self.do(step, step.operation)
         except EngineError as error:
             self.failed.append(Failure(step, error))
+            self.broken.set()
             self.tell(Progress(step, "failed", error.message))
         else:
             self.done.append(step)
             self.tell(Progress(step, "done"))
+
+    async def wait(self, step: Step) -> None:
+        """A wait changes nothing, so it ends at once when the plan fails elsewhere."""
+        work = asyncio.ensure_future(self.step(step))
+        broken = asyncio.ensure_future(self.broken.wait())
+        try:
+            await asyncio.wait((work, broken), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                self.not_begun.append(step)
+            else:
+                await work
+        finally:
+            for task in (work, broken):
+                task.cancel()
+            await asyncio.gather(work, broken, return_exceptions=True)
 
     async def do(self, step: Step, operation: Operation) -> None:
         client = self.client

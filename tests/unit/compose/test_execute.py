@@ -142,3 +142,16 @@ async def test_pulls_use_the_credentials_and_tell_their_lines(load: Load) -> Non
     assert report.ok and "pull_image zz:latest auth-of-zz" in client.calls and {"Pulling", "Done"} <= set(seen)
     made = next(b for b in client.bodies if isinstance(b, api.ContainerCreate))
     assert made.labels["com.docker.compose.image"] == "sha256:1"
+
+
+async def test_a_wait_is_given_up_when_the_plan_fails_elsewhere() -> None:
+    class Starting(Recorder):
+        async def inspect_container(self, ref: str) -> api.ContainerInspect:
+            return health("starting")
+
+    draft = Draft("x")
+    draft.add(WaitHealthy("db", "db"), "")
+    draft.add(StartContainer("bad", "bad"), "")
+    report = await execute(Starting(start_container__bad=ServerError("no")), draft.done())  # type: ignore[arg-type]
+    assert [str(s.operation) for s in report.not_begun] == ["wait until db is healthy"]
+    assert [str(f) for f in report.failed] == ["start container bad: no"]

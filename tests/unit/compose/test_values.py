@@ -91,7 +91,8 @@ def test_wrong_durations(text: str) -> None:
 def test_command_lines_are_split_as_a_shell_splits_them() -> None:
     assert parse_command("sh -c 'echo \"a b\"' x\\ y # no comment") == ("sh", "-c", 'echo "a b"', "x y", "#", "no", "comment")
     assert parse_command("") == ()
-    with pytest.raises(ValueError, match="cannot be split into words: no closing quotation"):
+    assert parse_command("a '' \"\" 'b\\ c' \"x\\ y\" d\\'e \\\"f") == ("a", "", "", "b\\ c", "x y", "d'e", '"f')
+    with pytest.raises(ValueError, match="cannot be split into words: the quote ' is never closed"):
         parse_command("echo 'x")
 
 
