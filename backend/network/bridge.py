@@ -123,6 +123,10 @@ class Bridges:
         """Device names by index."""
         return {link.index: link.name for link in self._netlink.links()}
 
+    def local(self) -> set[str]:
+        """The host's own addresses."""
+        return {text.partition("/")[0] for text in self._netlink.addresses()}
+
     def ensure(self, network: Network) -> None:
         """Make the bridge of *network* as its record says, or bring an existing one to that."""
         name = network.bridge

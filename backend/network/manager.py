@@ -116,7 +116,7 @@ class NetworkManager:
         self._bridges = Bridges(self._instance, self._ops)
         try:
             self._firewall = Firewall(self._instance)
-            self._publisher = Publisher(self._firewall, _ephemeral())
+            self._publisher = Publisher(self._firewall, _ephemeral(), self._bridges.local)
         except Unavailable as missing:
             self._fault = missing.message
             self._note(missing.message)
@@ -176,6 +176,8 @@ class NetworkManager:
         await self._pool.close()
         for place in self._places.values():
             self._end(place.published, withdraw=False)
+        if self._publisher is not None:
+            self._publisher.close()
         self._places.clear()
         if self._firewall is not None:
             self._firewall.close(keep=keep)

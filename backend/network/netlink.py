@@ -74,7 +74,7 @@ def _mac(text: str) -> bytes:
     return attr(IFLA_ADDRESS, bytes.fromhex(text.replace(":", "")))
 
 
-def _message(kind: int, flags: int, body: bytes) -> bytes:
+def message(kind: int, flags: int, body: bytes) -> bytes:
     """A request without its sequence number, which :class:`Netlink` fills in."""
     return struct.pack("IHHII", 16 + len(body), kind, flags | F_REQUEST | F_ACK, 0, 0) + body
 
@@ -93,7 +93,7 @@ def add_bridge(name: str, mac: str, mtu: int = 0) -> bytes:
     """Make a bridge. Its MAC is fixed: otherwise it is the lowest of its ports' and changes under open connections."""
     body = _link() + _name(IFLA_IFNAME, name) + _mac(mac) + (_u32(IFLA_MTU, mtu) if mtu else b"")
     info = attr(IFLA_LINKINFO | NESTED, _name(IFLA_INFO_KIND, "bridge"))
-    return _message(RTM_NEWLINK, F_CREATE | F_EXCL, body + info)
+    return message(RTM_NEWLINK, F_CREATE | F_EXCL, body + info)
 
 
 def add_veth(host: str, inner: str, netns: int, master: int, *, mac: str = "", mtu: int = 0) -> bytes:
@@ -102,36 +102,36 @@ def add_veth(host: str, inner: str, netns: int, master: int, *, mac: str = "", m
     peer = _link() + _name(IFLA_IFNAME, inner) + _u32(IFLA_NET_NS_FD, netns) + (_mac(mac) if mac else b"") + size
     info = _name(IFLA_INFO_KIND, "veth") + attr(IFLA_INFO_DATA | NESTED, attr(VETH_INFO_PEER | NESTED, peer))
     body = _link() + _name(IFLA_IFNAME, host) + _u32(IFLA_MASTER, master) + size + attr(IFLA_LINKINFO | NESTED, info)
-    return _message(RTM_NEWLINK, F_CREATE | F_EXCL, body)
+    return message(RTM_NEWLINK, F_CREATE | F_EXCL, body)
 
 
 def set_up(name: str) -> bytes:
     """Bring the device *name* up without a link-local IPv6 address (a bridge's port has no use for one, and each would
     cost duplicate detection and multicast listener reports)."""
     quiet = attr(socket.AF_INET6 | NESTED, attr(IFLA_INET6_ADDR_GEN_MODE, bytes([ADDR_GEN_NONE])))
-    return _message(RTM_NEWLINK, 0, _link(up=True) + _name(IFLA_IFNAME, name) + attr(IFLA_AF_SPEC | NESTED, quiet))
+    return message(RTM_NEWLINK, 0, _link(up=True) + _name(IFLA_IFNAME, name) + attr(IFLA_AF_SPEC | NESTED, quiet))
 
 
 def set_link(index: int, *, up: bool | None = None, mac: str = "", alias: str = "") -> bytes:
     """Change a device."""
     body = _link(index, up=up) + (_mac(mac) if mac else b"") + (attr(IFLA_IFALIAS, alias.encode()) if alias else b"")
-    return _message(RTM_NEWLINK, 0, body)
+    return message(RTM_NEWLINK, 0, body)
 
 
 def set_port(index: int, flag: int) -> bytes:
     """Switch a flag of a bridge's port on: ISOLATED (it speaks to no other isolated port) or HAIRPIN."""
     inner = attr(flag, b"\1")
-    return _message(RTM_SETLINK, 0, _link(index, family=AF_BRIDGE) + attr(IFLA_PROTINFO | NESTED, inner))
+    return message(RTM_SETLINK, 0, _link(index, family=AF_BRIDGE) + attr(IFLA_PROTINFO | NESTED, inner))
 
 
 def delete_link(index: int) -> bytes:
     """Delete a device (and a veth's peer). Slow in the kernel: 15 to 28 ms."""
-    return _message(RTM_DELLINK, 0, _link(index))
+    return message(RTM_DELLINK, 0, _link(index))
 
 
 def get_link(name: str) -> bytes:
     """Ask for one device by name; the answer is read by :func:`parse_link`."""
-    return _message(RTM_GETLINK, 0, _link() + _name(IFLA_IFNAME, name))
+    return message(RTM_GETLINK, 0, _link() + _name(IFLA_IFNAME, name))
 
 
 def add_address(index: int, address: str, prefix: int) -> bytes:
@@ -144,13 +144,13 @@ def add_address(index: int, address: str, prefix: int) -> bytes:
         body += attr(IFA_BROADCAST, broadcast)
     else:
         body += _u32(IFA_FLAGS, IFA_F_NODAD)
-    return _message(RTM_NEWADDR, F_CREATE | F_REPLACE, body)
+    return message(RTM_NEWADDR, F_CREATE | F_REPLACE, body)
 
 
 def delete_address(index: int, address: str, prefix: int) -> bytes:
     """Take an address from a device."""
     family, packed = _family(address)
-    return _message(RTM_DELADDR, 0, struct.pack("BBBBI", family, prefix, 0, 0, index) + attr(IFA_LOCAL, packed))
+    return message(RTM_DELADDR, 0, struct.pack("BBBBI", family, prefix, 0, 0, index) + attr(IFA_LOCAL, packed))
 
 
 def _default(gateway: str, index: int) -> bytes:
@@ -161,12 +161,12 @@ def _default(gateway: str, index: int) -> bytes:
 
 def set_default(gateway: str, index: int) -> bytes:
     """Make *gateway* the default route, in place of another one."""
-    return _message(RTM_NEWROUTE, F_CREATE | F_REPLACE, _default(gateway, index))
+    return message(RTM_NEWROUTE, F_CREATE | F_REPLACE, _default(gateway, index))
 
 
 def delete_default(gateway: str, index: int) -> bytes:
     """Remove the default route by *gateway*."""
-    return _message(RTM_DELROUTE, 0, _default(gateway, index))
+    return message(RTM_DELROUTE, 0, _default(gateway, index))
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
@@ -210,10 +210,11 @@ def _parse_route(body: bytes) -> Route | None:
 
 
 class Netlink:
-    """One rtnetlink socket. It speaks for the network namespace in which it was made, wherever its user is later."""
+    """One netlink socket, rtnetlink's unless *protocol* says otherwise. It speaks for the network namespace in which it
+    was made, wherever its user is later."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    def __init__(self, protocol: int = 0) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._socket.bind((0, 0))
         self._sequence = 0
@@ -269,7 +270,8 @@ class Netlink:
             words = _text(attributes(body[4 + ((length + 3) & ~3):]).get(1, b""))
         return OSError(code, words or os.strerror(code))
 
-    def _dump(self, kind: int, body: bytes) -> list[bytes]:
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """All that the kernel lists for a request: the bodies."""
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         head = struct.pack("IHHII", 16 + len(body), kind, F_REQUEST | F_DUMP, self._sequence, 0)
         self._socket.send(head + body)
@@ -295,25 +297,25 @@ class Netlink:
 
     def links(self) -> list[Link]:
         """All devices of the namespace."""
-        return [parse_link(body) for body in self._dump(RTM_GETLINK, _link())]
+        return [parse_link(body) for body in self.dump(RTM_GETLINK, _link())]
 
     def routes(self) -> list[Route]:
         """All routes of the main table, both families."""
         found: list[Route] = []
         for family in (socket.AF_INET, socket.AF_INET6):
-            for body in self._dump(RTM_GETROUTE, struct.pack("BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            for body in self.dump(RTM_GETROUTE, struct.pack("BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
                 route = _parse_route(body)
                 if route is not None:
                     found.append(route)
         return found
 
-    def addresses(self, index: int) -> list[str]:
-        """The addresses of one device, with prefix lengths."""
+    def addresses(self, index: int = 0) -> list[str]:
+        """The addresses of one device (0: of all), with prefix lengths."""
         found = []
-        for body in self._dump(RTM_GETADDR, struct.pack("BBBBI", 0, 0, 0, 0, 0)):
+        for body in self.dump(RTM_GETADDR, struct.pack("BBBBI", 0, 0, 0, 0, 0)):
             family, prefix, _, _, at = struct.unpack_from("BBBBI", body)
             attrs = attributes(body[8:])
             packed = attrs.get(IFA_LOCAL, attrs.get(IFA_ADDRESS, b""))
-            if at == index and family in (socket.AF_INET, socket.AF_INET6):
+            if index in (0, at) and family in (socket.AF_INET, socket.AF_INET6):
                 found.append(f"{ipaddress.ip_address(packed)}/{prefix}")
         return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from backend.errors import ServerError
+from backend.network.conntrack import Conntrack
 from backend.network.firewall import Firewall
 from backend.network.forwarder import Forwarder, forward
 from backend.network.ports import Held, PortAllocator
@@ -32,11 +33,13 @@ class Publication:
 
 
 class Publisher:
-    """Publishes ports. Calls take about 0.1 ms, however many ports."""
+    """Publishes ports. Calls take about 0.5 ms and 0.1 ms more a port. *local* gives the host's own addresses."""
 
-    def __init__(self, firewall: Firewall, ephemeral: tuple[int, int]) -> None:
+    def __init__(self, firewall: Firewall, ephemeral: tuple[int, int], local: Callable[[], Collection[str]]) -> None:
         self._firewall = firewall
         self._allocator = PortAllocator(ephemeral)
+        self._flows = Conntrack()
+        self._local = local
 
     def publish(self, endpoint: Endpoint, wishes: Sequence[PortWish], binding: str = "") -> list[Publication]:
         """Publish all of *wishes* or none. ServerError in dockerd's words if a port is taken."""
@@ -46,6 +49,7 @@ class Publisher:
                 for held in self._allocator.hold(wish, endpoint.ipv4, endpoint.container_name, binding):
                     done.append(_serve(held, wish.container_port, endpoint))
             self._firewall.publish(_rules(done))
+            self._forget_old_flows(done)
         except BaseException as problem:
             self.end(done)
             if isinstance(problem, ServerError):
@@ -63,6 +67,19 @@ class Publisher:
             if publication.relay is not None:
                 publication.relay.close()
         self._allocator.release([publication.held for publication in ended])
+        if withdraw:
+            for target in {rule.target for rule in _rules(ended) if rule.protocol == "udp"}:
+                self._flows.forget_container(target)
+
+    def _forget_old_flows(self, publications: Iterable[Publication]) -> None:
+        rules = [rule for rule in _rules(publications) if rule.protocol == "udp"]
+        local = self._local() if rules else ()
+        for rule in rules:
+            self._flows.forget_local(rule.host_port, local, 6 if ":" in rule.target else 4)
+
+    def close(self) -> None:
+        """Close what it holds besides ports."""
+        self._flows.close()
 
     def count(self) -> int:
         """How many host ports are held."""

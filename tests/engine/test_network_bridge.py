@@ -178,6 +178,31 @@ async def test_udp_ports_answer_on_both_families(rig: Rig) -> None:
     assert await ask_udp(udp(socket.AF_INET6), "::1", 5353) == "10.201.0.1 ping"
 
 
+async def test_a_udp_sender_that_never_stops_follows_the_container(rig: Rig) -> None:
+    """Without forgetting, the kernel would lead its flow past the published port for as long as it sends."""
+    sender = udp()
+    sender.setblocking(False)
+    sender.connect(("127.0.0.1", 5514))
+    loop = asyncio.get_running_loop()
+
+    async def heard() -> str:
+        for _ in range(20):
+            try:
+                sender.send(b"line")
+                return (await asyncio.wait_for(loop.sock_recv(sender, 100), 0.2)).decode()
+            except (ConnectionRefusedError, TimeoutError):
+                continue
+        return "nobody"
+    with sender:
+        assert await heard() == "nobody"
+        for _ in range(2):
+            made, endpoint = await rig.container()
+            await made.serve_udp(514)
+            await rig.manager.publish(made.id, endpoint, [PortWish(514, "udp", host_port=5514)])
+            assert await heard() == "10.201.0.1 line"
+            await rig.end(made)
+
+
 async def test_port_on_one_address_is_closed_on_others(rig: Rig) -> None:
     made, endpoint = await rig.container()
     await made.serve_tcp(80)
