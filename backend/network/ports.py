@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from backend.errors import InvalidArgument, NotImplemented_, ServerError
+from backend.network.holder import holder
 from backend.network.ipam import parse_address
 from backend.network.records import PortWish
 
@@ -153,7 +154,8 @@ class PortAllocator:
             same_family = other.is_v6 == (":" in address)
             if same_family and (other.host_ip == address or {other.host_ip, address} & {"0.0.0.0", "::"}):
                 where = f"[{address}]" if ":" in address else address
-                raise ServerError(f"Bind for {where}:{port} failed: port is already allocated")
+                by = f" (to the container {other.owner})" if other.owner else ""
+                raise ServerError(f"Bind for {where}:{port} failed: port is already allocated{by}")
 
     @staticmethod
     def _bound(wish: PortWish, address: str, port: int, target: str) -> socket.socket:
@@ -165,6 +167,9 @@ class PortAllocator:
                                       "cannot be published") from None
             where = f"[{address}]" if ":" in address else address
             words = _WORDS.get(problem.errno or 0, problem.strerror or str(problem))
+            if problem.errno == errno.EADDRINUSE and wish.host_port and not wish.host_port_end:
+                who = holder(wish.protocol, port)
+                words += f" (held by {who})" if who else ""
             raise ServerError(f"failed to bind host port for {where}:{port}:{target}:{wish.container_port}"
                               f"/{wish.protocol}: {words}") from problem
 

@@ -216,12 +216,12 @@ async def test_taken_ports_are_refused_and_leave_nothing(rig: Rig) -> None:
     first, one = await rig.container()
     second, two = await rig.container()
     await rig.manager.publish(first.id, one, [PortWish(80, host_port=8080)])
-    with pytest.raises(ServerError, match=r"Bind for 0\.0\.0\.0:8080 failed: port is already allocated"):
+    with pytest.raises(ServerError, match=r"Bind for 0\.0\.0\.0:8080 failed: port is already allocated \(to the container c1\)"):
         await rig.manager.publish(second.id, two, [PortWish(81, host_port=8081), PortWish(80, host_port=8080)])
     with tcp() as foreign:
         foreign.bind(("0.0.0.0", 8082))
         foreign.listen()
-        with pytest.raises(ServerError, match=r"failed to bind host port for 0\.0\.0\.0:8082:.*: address already in use"):
+        with pytest.raises(ServerError, match=r"failed to bind host port for 0\.0\.0\.0:8082:.*: address already in use \(held by .*, process \d+\)"):
             await rig.manager.publish(second.id, two, [PortWish(80, host_port=8082)])
     await rig.manager.publish(second.id, two, [PortWish(81, host_port=8081)])     # free again after the failure
 
