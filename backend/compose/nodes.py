@@ -63,6 +63,7 @@ _WORDS: dict[str, Value] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }
+_LONGEST_NUMBER = 64
 _STANDARD = "tag:yaml.org,2002:"
 
 
@@ -70,6 +71,8 @@ def resolve_plain(text: str) -> Value:
     """The typed value of an unquoted scalar."""
     if text in _WORDS:
         return _WORDS[text]
+    if len(text) > _LONGEST_NUMBER:
+        return text     # Python refuses to turn thousands of digits into a number
     if _INT.match(text):
         digits = text.replace("_", "")
         unsigned = digits.lstrip("+-")

@@ -36,6 +36,8 @@ SERVICE_NOT_YET = frozenset({
     "pre_stop", "provider", "pull_refresh_after", "secrets", "storage_opt", "use_api_socket", "volumes_from",
 })
 DEPLOY_NOT_YET = frozenset({"mode", "endpoint_mode", "labels", "rollback_config", "update_config", "placement"})
+# A typing error in `scale` must not become a plan that fills the memory.
+MOST_CONTAINERS = 1000
 PULL_POLICIES = ("always", "never", "missing", "if_not_present")
 _RESTART = re.compile(r"(no|always|unless-stopped|on-failure(:\d+)?)\Z")
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
@@ -340,16 +342,15 @@ def _test(check: Section) -> tuple[str, ...] | None:
 
 
 def _limits(section: Section) -> Limits:
-    cpus = section.number("cpus")
     return Limits(
         memory=section.size("mem_limit"),
         memory_reservation=section.size("mem_reservation"),
         memory_swap=section.size("memswap_limit"),
         memory_swappiness=section.integer("mem_swappiness", 0),
-        nano_cpus=None if cpus is None else round(cpus * 1e9),
+        nano_cpus=section.billionths("cpus"),
         cpu_shares=section.integer("cpu_shares", 0),
-        cpu_quota=section.parsed("cpu_quota", _microseconds),
-        cpu_period=section.parsed("cpu_period", _microseconds),
+        cpu_quota=section.checked("cpu_quota", section.parsed("cpu_quota", _microseconds)),
+        cpu_period=section.checked("cpu_period", section.parsed("cpu_period", _microseconds)),
         cpuset=section.text("cpuset"),
         pids=section.integer("pids_limit"),
         shm_size=section.size("shm_size"),
@@ -376,6 +377,8 @@ def _ulimits(section: Section) -> tuple[Ulimit, ...]:
                 raise ComposeError(f"{path}: needs `soft` and `hard`", node.mark)
         else:
             soft = hard = parse_with(_whole, node, path)
+        if not all(-1 <= limit < 2**63 for limit in (soft, hard)):
+            raise ComposeError(f"{path}: a limit is -1 (none) or a number that is not too large", node.mark)
         found.append(Ulimit(name, soft, hard))
     return tuple(sorted(found, key=lambda u: u.name))
 
@@ -427,17 +430,20 @@ def _logging(section: Section) -> Logging | None:
 
 def _with_deploy(section: Section, service: Service) -> Service:
     """`scale` and the parts of `deploy` that mean something to one engine."""
-    scale = section.integer("scale", 0)
+    scale, where = section.integer("scale", 0), "scale"
     part = section.section("deploy")
     if part is not None:
         replicas = part.integer("replicas", 0)
         if scale is not None and replicas is not None and scale != replicas:
             raise section.error("scale", f"deploy.replicas says {replicas}")
         scale = replicas if scale is None else scale
+        where = "deploy"
         deploy = _restart_policy(part, _resources(part))
         part.finish(DEPLOY_NOT_YET)
         service = replace(service, deploy=deploy, limits=_with_resources(service.limits, deploy),
                           restart=_deployed_restart(deploy) or service.restart)
+    if scale is not None and scale > MOST_CONTAINERS:
+        raise section.error(where, f"{scale} containers are more than {MOST_CONTAINERS}")
     return service if scale is None else replace(service, scale=scale)
 
 
@@ -448,8 +454,7 @@ def _resources(part: Section) -> Deploy:
         return deploy
     most, least = resources.section("limits"), resources.section("reservations")
     if most is not None:
-        cpus = most.number("cpus")
-        deploy = Deploy(None if cpus is None else round(cpus * 1e9), most.size("memory"), most.integer("pids"))
+        deploy = Deploy(most.billionths("cpus"), most.size("memory"), most.integer("pids"))
         most.finish()
     if least is not None:
         deploy = replace(deploy, memory_reservation=least.size("memory"))

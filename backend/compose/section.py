@@ -13,6 +13,7 @@ from backend.compose.values import parse_duration, parse_size
 
 T = TypeVar("T")
 _TRUE = ("true", "yes", "on", "y", "1")
+_MOST_CPUS = 1_000_000
 _FALSE = ("false", "no", "off", "n", "0")
 
 
@@ -67,21 +68,31 @@ class Section:
         return bool(self.flag(key))
 
     def integer(self, key: str, least: int | None = None) -> int | None:
-        value = self.parsed(key, int, "a whole number")
+        value = self.checked(key, self.parsed(key, int, "a whole number"))
         if value is not None and least is not None and value < least:
             raise self.error(key, f"{value} is less than {least}")
         return value
 
-    def number(self, key: str) -> float | None:
-        return self.parsed(key, float, "a number")
+    def billionths(self, key: str) -> int | None:
+        """A decimal number, in billionths."""
+        value = self.parsed(key, float, "a number")
+        if value is not None and not 0 <= value <= _MOST_CPUS:
+            raise self.error(key, f"{value} is not between 0 and {_MOST_CPUS}")
+        return None if value is None else round(value * 1e9)
 
     def size(self, key: str) -> int | None:
         """Bytes."""
-        return self.parsed(key, parse_size)
+        return self.checked(key, self.parsed(key, parse_size))
 
     def duration(self, key: str) -> int | None:
         """Nanoseconds."""
-        return self.parsed(key, parse_duration)
+        return self.checked(key, self.parsed(key, parse_duration))
+
+    def checked(self, key: str, value: int | None) -> int | None:
+        """*value*, if the Engine API can carry it."""
+        if value is not None and not -(2**63) <= value < 2**63:
+            raise self.error(key, "the number is too large")
+        return value
 
     def parsed(self, key: str, parser: Callable[[str], T], what: str = "") -> T | None:
         """The value through *parser*, whose ValueError becomes an error with the place (in *what*'s words if given)."""
