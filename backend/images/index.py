@@ -1,0 +1,80 @@
+"""Which images and names the store has: one small file, replaced whole. An unreadable one is put aside, not obeyed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from backend.images.content import replace_file
+
+log = logging.getLogger("images")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An image as the store keeps it. *names*: full references with tag; *digests*: full names with digest;
+    *manifests*: digests of the manifest and indexes that it came with; *size* of its layers in bytes."""
+
+    id: str
+    names: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    manifests: tuple[str, ...] = ()
+    size: int = 0
+    tagged: int = 0
+    parent: str = ""
+    layers: tuple[str, ...] = field(default=())
+
+
+class References:
+    """The records by image ID, on disk at *path*."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._records: dict[str, Record] = {}
+
+    def open(self) -> None:
+        """Read the file. One that cannot be read is renamed and reported; the store then starts without names."""
+        try:
+            with open(self._path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return
+        try:
+            records = msgspec.json.decode(data, type=list[Record])
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            aside = f"{self._path}.unreadable-{int(time.time())}"
+            os.rename(self._path, aside)
+            log.error("the list of images cannot be read (%s); it was put aside as %s", error, aside)
+            return
+        self._records = {one.id: one for one in records}
+
+    def _save(self) -> None:
+        replace_file(self._path, json.dumps([msgspec.to_builtins(one) for one in self._records.values()]).encode())
+
+    def all(self) -> list[Record]:
+        return list(self._records.values())
+
+    def get(self, image_id: str) -> Record | None:
+        return self._records.get(image_id)
+
+    def by_name(self, name: str) -> Record | None:
+        """The image of the full reference *name* (with tag, or with digest)."""
+        return next((one for one in self._records.values() if name in one.names or name in one.digests), None)
+
+    def put(self, record: Record) -> None:
+        """Keep *record*, and take its names away from whoever had them."""
+        for other in list(self._records.values()):
+            if other.id != record.id and set(other.names) & set(record.names):
+                kept = tuple(name for name in other.names if name not in record.names)
+                self._records[other.id] = replace(other, names=kept)
+        self._records[record.id] = record
+        self._save()
+
+    def remove(self, image_id: str) -> None:
+        self._records.pop(image_id, None)
+        self._save()
