@@ -30,6 +30,7 @@ from backend.runtime.pump import Client, Streams
 from backend.runtime.records import Records, State, birth, zombie_status
 from backend.runtime.spawn import Child, Machine
 
+_REFILL = 0.004  # seconds after a start: the client has its answer, and a burst is not slowed
 _TRIES = 50  # 20 ms apart: until whoever inherited a dead process has collected it
 _LINGER = 2.0  # seconds that a dead process's streams stay open for children that hold them, as moby's
 
@@ -54,6 +55,7 @@ class Containers:
         self._watched: set[str] = set()
         self._confined = Confined(loop, machine)
         self._restore()
+        loop.later(0, machine.pool.fill)
         self._handlers: dict[Op, Callable[[dict[str, Any], list[int], Answer], None]] = {
             Op.CREATE: self._create,
             Op.START: self._start,
@@ -276,6 +278,7 @@ class Containers:
 
     def _running(self, process: Process) -> None:
         process.status = "running"
+        self._loop.later(_REFILL, self._machine.pool.fill)
         if not process.exec_id:
             self._save(self._all[process.id])
         if process.answer is not None:
@@ -378,6 +381,7 @@ class Containers:
         """Before the program ran: nothing of it remains, and the answer is the error."""
         error = process.failed
         assert error is not None
+        self._loop.later(_REFILL, self._machine.pool.fill)
         self._release(process)
         if process.exec_id:
             container.execs.pop(process.exec_id, None)

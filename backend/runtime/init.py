@@ -52,10 +52,10 @@ class Refused(Exception):
         self.number = number
 
 
-def run(launch: Launch, sync: socket.socket) -> NoReturn:
+def run(launch: Launch, sync: socket.socket, *, pooled: bool = False) -> NoReturn:
     """The child's whole life. Never returns: execve, or a typed error through *sync* and exit."""
     try:
-        _isolate(launch, sync)
+        _isolate(launch, sync, pooled)
         _main(launch, sync)
     except BaseException as error:
         try:
@@ -78,13 +78,24 @@ def _report(error: BaseException) -> dict[str, object]:
     return {"reason": "other", "errno": None, "message": f"{type(error).__name__}: {error}"}
 
 
-def _isolate(launch: Launch, sync: socket.socket) -> None:
-    """Cuts the child off from the keeper it was forked from: descriptors, imports, signals, name, umask."""
-    keep = {0, 1, 2, sync.fileno(), launch.join, *(fd for fd, _ in launch.enter)}
+def _isolate(launch: Launch, sync: socket.socket, pooled: bool) -> None:
+    """Leaves the child with its own streams, the socket, and what it has yet to enter."""
     if not launch.tty:
         for number, fd in enumerate(launch.stdio):
             os.dup2(fd, number)  # dup2 clears close-on-exec
-    sc.close_all_but({fd for fd in keep if fd >= 0})
+    keep = {0, 1, 2, sync.fileno(), launch.join, *(fd for fd, _ in launch.enter)}
+    keep.discard(-1)
+    if pooled:
+        sc.close_all_but(keep)
+        sc.unshare(launch.flags)
+    else:
+        leave_keeper(keep)
+    sc.set_name("slipway:init")
+
+
+def leave_keeper(keep: set[int]) -> None:
+    """Cuts a child off from the keeper it was forked from: descriptors, imports, signals, umask."""
+    sc.close_all_but(keep)
     sys.path.clear()
     sys.meta_path.clear()
     sys.path_hooks.clear()
@@ -93,7 +104,6 @@ def _isolate(launch: Launch, sync: socket.socket) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
-    sc.set_name("slipway:init")
 
 
 def _main(launch: Launch, sync: socket.socket) -> NoReturn:

@@ -15,6 +15,7 @@ from backend.runtime import syscalls as sc
 from backend.runtime.cgroups import Cgroup, layout
 from backend.runtime.launch import NAMESPACES, Launch, process_plan
 from backend.runtime.plan import BadConfig, Overlay, root_plan
+from backend.runtime.pool import Pool, fits
 from backend.runtime.protocol import Stdio
 from backend.runtime.seccomp import Compiler
 
@@ -29,6 +30,7 @@ class Machine:
     nofile: tuple[int, int]
     compiler: Compiler = field(default_factory=Compiler)
     pid_namespace: int = -1
+    pool: Pool = field(default_factory=Pool)
 
 
 @dataclass(slots=True)
@@ -190,7 +192,12 @@ def spawn(machine: Machine, launch: Launch, stdio: Stdio) -> Child:
         launch.stdio, outputs, stdin = _pipes(stdio)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        pid, pidfd = _fork(machine, launch)
+        waiting = machine.pool.hand_over(launch) if fits(launch) else None
+        if waiting is not None:
+            ours.close()
+            pid, pidfd, ours = waiting.pid, waiting.pidfd, waiting.sync
+        else:
+            pid, pidfd = _fork(machine, launch)
         if pid == 0:
             gc.disable()
             init.run(launch, theirs)

@@ -12,11 +12,13 @@ import signal
 import socket
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from backend.runtime.cgroups import layout
 from backend.runtime.client import Exit, Keeper, KeeperError, LogTarget, Overlay, Stdio
+from backend.runtime.pool import SIZE as POOL
 from backend.spec.seccomp import default_seccomp
 from tests.support.roots import busybox_tar
 
@@ -28,6 +30,16 @@ PLAIN = Stdio(tty=False, open_stdin=False, stdin_once=False)
 PROFILE = Path(__file__).resolve().parents[2] / "resources/seccomp/default.json"
 MASKED = ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/scsi",
           "/sys/firmware"]
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def _name(pid: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def frames(data: bytes) -> dict[int, bytes]:
@@ -181,7 +193,11 @@ class Lab:
     def census(self) -> dict[str, Any]:
         """What the keeper and the machine hold because of this lab."""
         pid = self.keeper.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for _ in range(200):                    # the keeper forks a few ahead, in its own time
+            if sum(_name(child) == "slipway:waits" for child in _children(pid)) == POOL:
+                break
+            time.sleep(0.01)
+        children = _children(pid)
         roots = [layout().root] if layout().v2 else sorted({*layout().controllers.values()})
         return {
             "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
