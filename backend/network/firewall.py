@@ -7,6 +7,7 @@ loop). Only the table named after the helper's instance is ever touched.
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 from collections.abc import Iterable
 
@@ -20,32 +21,37 @@ MISSING = (f"networks need nftables, and {LIBRARY} cannot be loaded ({{reason}})
 _OUTPUT_JSON = 1 << 4
 
 
+@functools.cache
+def _load() -> ctypes.CDLL:
+    library = ctypes.CDLL(LIBRARY)
+    for name, result, arguments in (
+        ("nft_ctx_new", ctypes.c_void_p, (ctypes.c_uint32,)),
+        ("nft_ctx_free", None, (ctypes.c_void_p,)),
+        ("nft_ctx_output_set_flags", None, (ctypes.c_void_p, ctypes.c_uint)),
+        ("nft_ctx_buffer_output", ctypes.c_int, (ctypes.c_void_p,)),
+        ("nft_ctx_buffer_error", ctypes.c_int, (ctypes.c_void_p,)),
+        ("nft_ctx_get_output_buffer", ctypes.c_char_p, (ctypes.c_void_p,)),
+        ("nft_ctx_get_error_buffer", ctypes.c_char_p, (ctypes.c_void_p,)),
+        ("nft_run_cmd_from_buffer", ctypes.c_int, (ctypes.c_void_p, ctypes.c_char_p)),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
 class Nftables:
     """The library. ServerError with nft's own words when a transaction is refused; nothing has changed then."""
 
     def __init__(self) -> None:
         try:
-            library = ctypes.CDLL(LIBRARY)
+            self._library = _load()
         except OSError as problem:
             raise Unavailable(MISSING.format(reason=problem)) from None
-        for name, result, arguments in (
-            ("nft_ctx_new", ctypes.c_void_p, (ctypes.c_uint32,)),
-            ("nft_ctx_free", None, (ctypes.c_void_p,)),
-            ("nft_ctx_output_set_flags", None, (ctypes.c_void_p, ctypes.c_uint)),
-            ("nft_ctx_buffer_output", ctypes.c_int, (ctypes.c_void_p,)),
-            ("nft_ctx_buffer_error", ctypes.c_int, (ctypes.c_void_p,)),
-            ("nft_ctx_get_output_buffer", ctypes.c_char_p, (ctypes.c_void_p,)),
-            ("nft_ctx_get_error_buffer", ctypes.c_char_p, (ctypes.c_void_p,)),
-            ("nft_run_cmd_from_buffer", ctypes.c_int, (ctypes.c_void_p, ctypes.c_char_p)),
-        ):
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
-        self._library = library
-        self._handle: int | None = library.nft_ctx_new(0)
+        self._handle: int | None = self._library.nft_ctx_new(0)
         if not self._handle:
             raise Unavailable(MISSING.format(reason="nft_ctx_new failed"))
-        library.nft_ctx_buffer_output(self._handle)
-        library.nft_ctx_buffer_error(self._handle)
+        self._library.nft_ctx_buffer_output(self._handle)
+        self._library.nft_ctx_buffer_error(self._handle)
 
     def run(self, commands: str, *, json_output: bool = False) -> str:
         """Run *commands* as one transaction; what it printed."""

@@ -481,6 +481,19 @@ class NetworkManager:
                     isolated=isolated and any(network.driver == "bridge" for network in drivers),
                     servers=servers, search=search, options=options)
 
+    def rename(self, container_id: str, name: str) -> Sequence[Endpoint]:
+        """The container has another name: its endpoints, changed, to be kept in place of the old ones."""
+        place = self._places.get(container_id)
+        if place is None:
+            return ()
+        for endpoint in list(place.endpoints.values()):
+            known = (name if known == endpoint.container_name else known for known in endpoint.dns_names)
+            changed = replace(endpoint, container_name=name, dns_names=tuple(dict.fromkeys(known)))
+            self._names.remove(endpoint)
+            self._names.add(changed)
+            place.endpoints[endpoint.network_id] = changed
+        return tuple(place.endpoints.values())
+
     async def serve_names(self, container_id: str, netns: int, *, servers: Sequence[str] = ()) -> None:
         """Answer the container at 127.0.0.11:53 until :meth:`release`. *servers*: the user's, instead of the host's."""
         await self._server.serve(container_id, netns, servers)

@@ -30,6 +30,7 @@ IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_BRPORT_HAIRPIN, IFLA_BRPORT_ISOLATED, IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 4, 33, 8, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
+IFLA_EXT_MASK, SKIP_STATISTICS = 29, 1 << 3
 IFF_UP = 1
 AF_BRIDGE = 7
 
@@ -297,7 +298,8 @@ class Netlink:
 
     def links(self) -> list[Link]:
         """All devices of the namespace."""
-        return [parse_link(body) for body in self.dump(RTM_GETLINK, _link())]
+        quiet = _u32(IFLA_EXT_MASK, SKIP_STATISTICS)      # they are most of an answer
+        return [parse_link(body) for body in self.dump(RTM_GETLINK, _link() + quiet)]
 
     def routes(self) -> list[Route]:
         """All routes of the main table, both families."""

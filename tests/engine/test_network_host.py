@@ -167,6 +167,7 @@ def test_all_of_it_runs_on_uvloop_too(tmp_path: Path) -> None:
 
 async def test_without_nftables_host_and_none_still_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend.network.firewall, "LIBRARY", "libnftables.so.does-not-exist")
+    backend.network.firewall._load.cache_clear()
     host = Host(str(tmp_path))
     try:
         manager = NetworkManager(instance="slipway-none", state_dir="", pools=(AddressPool("10.201.0.0/16", 24),),

@@ -126,6 +126,14 @@ async def test_a_container_that_ended_is_unknown_and_its_namespace_goes(stack: t
     assert (await ask(web, "db")).rcode() == dns.rcode.NXDOMAIN
 
 
+async def test_a_renamed_container_is_found_by_its_new_name(stack: tuple[Rig, Container, Container]) -> None:
+    rig, web, db = stack  # noqa: F811
+    changed = rig.manager.rename(db.id, "postgres")
+    assert [endpoint.dns_names for endpoint in changed] == [("postgres", db.id[:12], "Store")]
+    assert values(await ask(web, "postgres")) == ["10.77.0.3"]
+    assert (await ask(web, "db")).rcode() == dns.rcode.NXDOMAIN
+
+
 async def test_names_answer_again_after_a_restart(stack: tuple[Rig, Container, Container]) -> None:
     rig, web, db = stack  # noqa: F811
     saved, endpoints = rig.manager.list(), rig.manager.endpoints(rig.manager.get("back").id)
