@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import io
 import os
 import re
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -84,7 +82,8 @@ class Images:
     def _summary(self, one: Image, references: Sequence[str], *, shared_size: bool) -> api.ImageSummary:
         return api.ImageSummary(
             id=one.id, parent_id=one.parent, repo_tags=builtins.list(references),
-            repo_digests=builtins.list(one.digests), created=_created(one) // 1_000_000_000, size=one.size, labels=one.config.labels or None,
+            repo_digests=builtins.list(one.digests), created=_created(one) // 1_000_000_000, size=one.size,
+            labels=one.config.labels or None,
             shared_size=self._shared(one) if shared_size else -1, containers=len(self._users(one.id)))
 
     def _shared(self, one: Image) -> int:
@@ -136,9 +135,7 @@ class Images:
         program = await asyncio.to_thread(builtin.find_busybox)
         tar = await asyncio.to_thread(builtin.root_tar, program)
         config = builtin.image_config(go_arch(os.uname().machine))
-        with tempfile.NamedTemporaryFile(dir=self._core.paths.images, prefix=".builtin-", suffix=".tar") as file:
-            await asyncio.to_thread(_write_all, file.name, tar)
-            await self._store.build_in(file.name, config, builtin.REFERENCE)
+        await self._store.build_in(tar, config, builtin.REFERENCE)
         progress(ProgressLine(status=f"Status: Made {builtin.REFERENCE}"))
 
     async def load(self, source: AsyncIterator[bytes], *, progress: Progress,
@@ -202,12 +199,6 @@ class Images:
 
 def _platform(text: str) -> Platform | None:
     return parse_platform(text) if text else None
-
-
-def _write_all(path: str, data: bytes) -> None:
-    with open(path, "wb") as file, io.BytesIO(data) as source:
-        while block := source.read(1 << 20):
-            file.write(block)
 
 
 def _time(text: str | None) -> int:

@@ -283,6 +283,9 @@ class Life:
             await self.stop(container, signal, timeout, by_user=False)
         except NotModified:
             pass
+        except BaseException:
+            container.hushed = False
+            raise
         try:
             await self.start(container)
         except NotModified:

@@ -59,7 +59,8 @@ class System:
             docker_root_dir=core.paths.data_root, plugins=api.PluginsInfo(
                 volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]),
             ipv4_forwarding=_flag("/proc/sys/net/ipv4/ip_forward"), debug=core.settings.debug,
-            n_fd=len(os.listdir("/proc/self/fd")), n_goroutines=len(core.tasks), system_time=rfc3339_nano(time.time_ns()),
+            n_fd=len(os.listdir("/proc/self/fd")), n_goroutines=len(core.tasks),
+            system_time=rfc3339_nano(time.time_ns()),
             logging_driver=core.settings.log_driver, cgroup_version="2" if layout().v2 else "1",
             n_events_listener=core.events.listeners, kernel_version=uname.release,
             operating_system=_os_release().get("PRETTY_NAME", "Linux"),
@@ -120,7 +121,7 @@ def _file_system(path: str) -> str:
     with open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
         for line in file:
             _, point, kind = line.split(" ")[:3]
-            above = point == "/" or path == point or path.startswith(point + "/")
+            above = point in ("/", path) or path.startswith(point + "/")
             if above and len(point) >= len(best[0]):
                 best = (point, kind)
     return best[1]
