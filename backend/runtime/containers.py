@@ -208,12 +208,12 @@ class Containers:
         if fds:
             self._make_streams(container, process, {1: fds[0]}, fds[0])
         process.status = "created"
-        if not process.exec_id:
-            self._save(container)
         if process.answer is not None:
             answer, process.answer = process.answer, None
             names, copies = descriptors(process) if not process.exec_id else ([], [])
             answer({"pid": process.pid, "fds": names}, copies)
+        if not process.exec_id:
+            self._save(container)
 
     def _copies(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         names, copies = descriptors(self._container(message, "copies").process)
@@ -279,11 +279,11 @@ class Containers:
     def _running(self, process: Process) -> None:
         process.status = "running"
         self._loop.later(_REFILL, self._machine.pool.fill)
-        if not process.exec_id:
-            self._save(self._all[process.id])
         if process.answer is not None:
             answer, process.answer = process.answer, None
             answer({"pid": process.pid, "started_at": process.started_at})
+        if not process.exec_id:
+            self._save(self._all[process.id])
 
     def _fail(self, process: Process, error: KeeperError) -> None:
         """A start that cannot be: all is taken back before the answer is given, so nothing is left when it arrives."""

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable
 
 from backend.runtime import syscalls as sc
+from backend.runtime.copyup import copy_tree
 from backend.runtime.plan import DEV_LINKS, BindMount, CgroupMount, Device, FsMount, Overlay, RootPlan
 
 IN_ROOT = sc.RESOLVE_IN_ROOT | sc.RESOLVE_NO_MAGICLINKS
@@ -169,18 +170,39 @@ def _allow_target(target: int, root_path: str, kind: str) -> None:
 
 def fresh_mount(root: int, root_path: str, op: FsMount) -> None:
     """A new file system; proc and sysfs never through a link of the image."""
+    data, beneath = op.data, -1
+    try:
+        beneath = sc.openat2(root, op.target.lstrip("/") or ".", os.O_RDONLY | os.O_DIRECTORY, resolve=IN_ROOT)
+        if op.kind == "tmpfs" and "mode=" not in data:
+            # A tmpfs over a directory keeps that directory's mode, as Docker users expect of /run and /tmp.
+            data = f"{data},mode={stat.S_IMODE(os.fstat(beneath).st_mode):o}".lstrip(",")
+    except FileNotFoundError:
+        pass  # it is made below, with the file system's own mode
     target = make_directory(root, op.target)
     try:
         if op.kind in ("proc", "sysfs"):
             os.close(_open(root, op.target, IN_ROOT | sc.RESOLVE_NO_SYMLINKS))
         _allow_target(target, root_path, op.kind)
-        data = op.data
-        if op.kind == "tmpfs" and "mode=" not in data and not op.copy_up:
-            # A tmpfs over a directory keeps that directory's mode, as Docker users expect of /run and /tmp.
-            data = f"{data},mode={stat.S_IMODE(os.fstat(target).st_mode):o}".lstrip(",")
-        sc.mount(op.source, by_fd(target), op.kind, op.flags, data or None)
+        sc.mount(op.source, by_fd(target), op.kind, op.flags & ~(sc.MS_RDONLY if op.copy_up else 0), data or None)
+        if op.copy_up and beneath >= 0:
+            _fill(root, op, beneath)
     finally:
         os.close(target)
+        if beneath >= 0:
+            os.close(beneath)
+
+
+def _fill(root: int, op: FsMount, beneath: int) -> None:
+    top = sc.openat2(root, op.target.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY, resolve=IN_ROOT)
+    try:
+        copy_tree(beneath, top)
+        seen = os.fstat(beneath)
+        if "uid=" not in op.data and "gid=" not in op.data:
+            os.fchown(top, seen.st_uid, seen.st_gid)
+        if op.flags & sc.MS_RDONLY:
+            sc.mount_setattr(top, add=sc.MOUNT_ATTR_RDONLY)
+    finally:
+        os.close(top)
 
 
 _LOCKABLE = sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV | sc.MOUNT_ATTR_NOEXEC | sc.MOUNT_ATTR_RDONLY

@@ -126,6 +126,23 @@ async def test_bind_mounts_keep_and_refuse_writing(lab: Lab) -> None:
     assert Path(lab.at, "shared/made").read_text() == "new\n"
 
 
+async def test_a_tmpfs_begins_with_what_the_image_has_there(lab: Lab) -> None:
+    os.makedirs(f"{lab.lower}/var/data/sub")
+    Path(lab.lower, "var/data/sub/file").write_text("kept\n")
+    Path(lab.lower, "var/data/sub/file").chmod(0o640)
+    os.chown(f"{lab.lower}/var/data/sub/file", 5, 6)
+    os.symlink("/etc/passwd", f"{lab.lower}/var/data/link")
+    config = lab.config("sh", "-c", "cat /var/data/sub/file; stat -c '%a %u %g' /var/data/sub/file; readlink /var/data/link; "
+                                    "echo x > /var/data/sub/file; stat -c %a /empty")
+    config["mounts"] += [
+        {"destination": "/var/data", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "tmpcopyup"]},
+        {"destination": "/empty", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "tmpcopyup"]},
+    ]
+    out, _ = await lab.output(config)
+    assert out[1] == b"kept\n640 5 6\n/etc/passwd\n1777\n", out
+    assert Path(lab.lower, "var/data/sub/file").read_text() == "kept\n"
+
+
 async def test_a_link_of_the_image_cannot_carry_a_mount_out_of_the_root(lab: Lab) -> None:
     os.mkdir(f"{lab.at}/victim")
     os.symlink(f"../../../../../../../..{lab.at}/victim", f"{lab.lower}/data")
