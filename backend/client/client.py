@@ -58,7 +58,7 @@ def progress(line: bytes) -> Progress:
 
 
 class Client:
-    """An engine, by its socket's address (``unix:///path`` or a path). A ref is a name, an ID or a unique prefix of one."""
+    """An engine, by its socket (``unix:///path`` or a path). A ref is a name, an ID or a unique prefix of one."""
 
     def __init__(self, address: str) -> None:
         self.connection = Connection(address)
@@ -197,7 +197,7 @@ class Client:
         since: str | None = None,
         until: str | None = None,
     ) -> AsyncIterator[tuple[int, bytes]]:
-        """The log as (1 for stdout or 2 for stderr, bytes). *follow*: until the container ends or the iterator is closed."""
+        """The log as (1: stdout or 2: stderr, bytes). *follow*: until the container ends or the iterator is closed."""
         query = {
             "follow": follow,
             "stdout": stdout,
