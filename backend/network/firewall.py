@@ -9,10 +9,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import logging
 from collections.abc import Iterable
 
 from backend.errors import ServerError, Unavailable
 from backend.network.ruleset import BridgeRules, Forwarding, Ruleset, name_redirect, published_in
+
+log = logging.getLogger(__name__)
 
 LIBRARY = "libnftables.so.1"
 MISSING = (f"networks need nftables, and {LIBRARY} cannot be loaded ({{reason}}). Install it (Debian and Ubuntu: "
@@ -104,16 +107,36 @@ class Firewall:
         except ServerError:      # there is no such table: the usual case
             return []
 
+    def _change(self, commands: str) -> None:
+        try:
+            self._nft.run(commands)
+        except ServerError:
+            if not self.heal():
+                raise
+            self._nft.run(commands)
+
+    def heal(self) -> bool:
+        """Write the table anew if somebody deleted it (``nft flush ruleset``, a restart of nftables.service); whether
+        that was so."""
+        try:
+            self._nft.run(self._rules.listing())
+        except ServerError:
+            log.warning("the firewall table was deleted by another program; it has been written anew")
+            self._nft.run(self._rules.rebuild(self._bridges.values(), self._ports))
+            return True
+        return False
+
     def add_bridge(self, rules: BridgeRules) -> None:
         """Start to serve a bridge."""
-        self._nft.run(self._rules.add_bridge(rules))
+        self._change(self._rules.add_bridge(rules))
         self._bridges[rules.bridge] = rules
 
     def remove_bridge(self, bridge: str) -> None:
         """Stop to serve a bridge."""
-        rules = self._bridges.pop(bridge, None)
+        rules = self._bridges.get(bridge)
         if rules is not None:
-            self._nft.run(self._rules.remove_bridge(rules))
+            self._change(self._rules.remove_bridge(rules))
+            del self._bridges[bridge]
 
     def publish(self, ports: Iterable[Forwarding]) -> None:
         """Forward *ports*, in one transaction. What leads elsewhere from an earlier life is replaced."""
@@ -122,7 +145,7 @@ class Firewall:
         stale = {port for port in self._ports - wanted if _key(port) in keys}
         new = wanted - self._ports
         if stale or new:
-            self._nft.run(self._rules.remove_ports(stale) + self._rules.add_ports(new))
+            self._change(self._rules.remove_ports(stale) + self._rules.add_ports(new))
         self._ports = (self._ports - stale) | new
         self._claimed |= wanted
 
@@ -130,7 +153,7 @@ class Firewall:
         """Forward *ports* no longer."""
         gone = set(ports) & self._ports
         if gone:
-            self._nft.run(self._rules.remove_ports(gone))
+            self._change(self._rules.remove_ports(gone))
         self._ports -= gone
         self._claimed -= gone
 

@@ -55,6 +55,7 @@ from backend.network.records import (
 )
 from backend.network.resolvconf import ResolverPlan, plan
 from backend.network.ruleset import BridgeRules
+from backend.network.watch import TableWatch
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ class NetworkManager:
         self._names = Names()
         self._server = NameServer(self._names, netns.inside, redirect_names, self._resolver)
         self._firewall: Firewall | None = None
+        self._watched: TableWatch | None = None
         self._fault = ""
         self._bridges: Bridges
         self._publisher: Publisher | None = None
@@ -146,6 +148,7 @@ class NetworkManager:
                 self._broken[network.id] = f"network {network.name} could not be brought up: {problem}"
                 self._note(self._broken[network.id])
         firewall.open([self._rules(network) for network in bridged if network.id not in self._broken])
+        self._watched = TableWatch(self._instance, firewall.heal)
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -176,6 +179,8 @@ class NetworkManager:
         await self._pool.close()
         for place in self._places.values():
             self._end(place.published, withdraw=False)
+        if self._watched is not None:
+            self._watched.close()
         if self._publisher is not None:
             self._publisher.close()
         self._places.clear()
@@ -403,8 +408,8 @@ class NetworkManager:
         publisher = self._publishing()
         binding = self.get(endpoint.network_id).options.get(records.OPTION_BINDING, "")
         done = publisher.publish(endpoint, ports, "" if binding == "0.0.0.0" else binding)
-        self._bridges.hairpin(endpoint.host_interface)
         self._places.setdefault(container_id, _Place()).published += done
+        self._bridges.hairpin(endpoint.host_interface)
         return tuple(publication.record for publication in done)
 
     def _publishing(self) -> Publisher:

@@ -59,10 +59,12 @@ async def test_two_helpers_side_by_side_do_not_disturb_each_other(rig: Rig) -> N
 
 
 async def test_a_dead_helpers_bridges_and_rules_are_replaced(rig: Rig) -> None:  # noqa: F811
-    """Nothing of the first manager is closed: that is what kill -9 leaves, apart from its descriptors."""
+    """Nothing of the first manager is closed in order; only its ears are, as kill -9 closes all descriptors."""
     network = await rig.manager.create(NetworkSpec("gone"))
     await rig.container("gone")
     killed = rig.manager
+    assert killed._watched is not None
+    killed._watched.close()
     rig.manager = rig.new_manager()
     await rig.manager.open([one for one in killed.list() if one.name != "gone"])
     await rig.manager.restored()
@@ -72,6 +74,19 @@ async def test_a_dead_helpers_bridges_and_rules_are_replaced(rig: Rig) -> None: 
     await rig.manager.publish(fresh.id, endpoint, [PortWish(80, host_port=8080)])
     assert await dial(tcp(), "127.0.0.1", 8080)
     assert run("nft", "list", "ruleset").count("table inet") == 1
+
+
+async def test_a_flushed_firewall_comes_back_by_itself(rig: Rig) -> None:  # noqa: F811
+    """`systemctl restart nftables` flushes every table on the machine."""
+    made, endpoint = await rig.container()
+    await made.serve_tcp(80)
+    await rig.manager.publish(made.id, endpoint, [PortWish(80, host_port=8080)])
+    run("nft", "flush", "ruleset")
+    await until(lambda: rig.instance in tables())
+    assert await dial(tcp(), "127.0.0.1", 8080)
+    run("nft", "flush", "ruleset")
+    await rig.manager.create(NetworkSpec("meanwhile"))      # before the loop could hear of it
+    assert await dial(tcp(), "127.0.0.1", 8080)
 
 
 async def test_one_network_that_cannot_come_up_leaves_the_others_working(rig: Rig) -> None:  # noqa: F811
