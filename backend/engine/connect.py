@@ -97,7 +97,8 @@ class Connector:
             if mode == "host":
                 sandbox.joined = "host"
             else:
-                sandbox.netns = await self._core.networks.sandbox()
+                first = mode if mode in container.record.networks else next(iter(container.record.networks), "")
+                sandbox.netns = await self._core.networks.sandbox(self._core.networks.get(first).id if first else "")
             await self._connect_all(container, mode, sandbox)
             self.write_files(container)
             places = self._core.paths.container(container.id)

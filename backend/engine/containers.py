@@ -157,8 +157,14 @@ class Containers:
                                 is_ancestor=self._is_ancestor)
         now = time.time_ns()
         ids, paths = self._network_ids(), self._volume_paths()
-        rows = [views.summary(one, image=self._image_name(one), now=now, networks=views.endpoint_views(one, ids),
-                              volume_path=paths) for one in chosen]
+        images: dict[tuple[str, str], str] = {}       # most containers share a few images
+        rows = []
+        for one in chosen:
+            key = (one.record.image_name, one.record.image)
+            if key not in images:
+                images[key] = self._image_name(one)
+            rows.append(views.summary(one, image=images[key], now=now, networks=views.endpoint_views(one, ids),
+                                      volume_path=paths))
         for row, one in zip(rows, chosen, strict=True) if size else ():
             row.size_rw, row.size_root_fs = self._sizes(one)
         return rows
@@ -300,6 +306,10 @@ class Containers:
                 self._core.table.unclaim(name)
                 raise
             self._core.table.unclaim(old)
+            renamed = tuple(self._core.networks.rename(container.id, name))
+            if renamed:
+                container.status.endpoints = renamed
+                self._life.keep(container)
         self._life.tell(container, "rename", oldName=f"/{old}")
 
     async def update(self, ref: str, body: api.ContainerUpdate) -> api.ContainerUpdated:

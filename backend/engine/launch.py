@@ -15,7 +15,7 @@ from backend.engine.create import log_limits
 from backend.engine.devices import wanted
 from backend.engine.paths import write_bundle
 from backend.engine.record import MountRecord
-from backend.errors import Conflict, EngineError, InvalidArgument, ServerError
+from backend.errors import Conflict, EngineError, InvalidArgument, ServerError, Unavailable
 from backend.runtime.client import KeeperError, LogTarget, Overlay, Stdio
 
 #: What a shell and Docker say of a start that failed.
@@ -34,6 +34,8 @@ class StartFailed(Exception):
 def refusal(error: KeeperError) -> StartFailed:
     """The keeper's refusal in the words and kinds that clients know."""
     text = error.message
+    if error.reason == "lost":
+        return StartFailed(Unavailable(f"the container cannot be started: {text}"), EXIT_OTHER)
     if error.reason == "not_found":
         return StartFailed(InvalidArgument(f"failed to start the container: {text}"), EXIT_NOT_FOUND)
     if error.reason == "not_permitted":
