@@ -62,6 +62,9 @@ class Surroundings:
     env_file: EnvFileReader
 
     def path(self, text: str) -> str:
+        """An absolute path stays as it is written, as docker compose has it: links may change what `..` means."""
+        if text.startswith("/"):
+            return text
         if text == "~" or text.startswith("~/"):
             text = self.home + text[1:]
         return posixpath.normpath(posixpath.join(self.directory, text))
@@ -220,10 +223,9 @@ def _mounts(section: Section, around: Surroundings) -> tuple[Mount, ...]:
         mount = _long_mount(item, path) if isinstance(item, Mapping) else parse_with(values.parse_volume, item, path)
         if mount.kind == "bind":
             mount = replace(mount, source=around.path(mount.source))
-        target = posixpath.normpath(mount.target)
-        if target in found:
-            raise ComposeError(f"{path}: {target} has a mount already", item.mark)
-        found[target] = mount
+        if mount.target in found:
+            raise ComposeError(f"{path}: {mount.target} has a mount already", item.mark)
+        found[mount.target] = mount
     return tuple(found.values())
 
 
@@ -241,7 +243,7 @@ def _long_mount(item: Mapping, path: str) -> Mount:
         raise ComposeError(f"{path}: a mount needs its {missing}", item.mark)
     if mount.kind == "bind" and not mount.source:
         raise ComposeError(f"{path}: a bind mount needs its source", item.mark)
-    mount = _mount_options(long, mount)
+    mount = _mount_options(long, replace(mount, target=posixpath.normpath(mount.target)))
     long.finish({"image", "bind", "volume", "tmpfs"})
     return mount
 

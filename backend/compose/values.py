@@ -7,6 +7,7 @@ in the file adds that.
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 
 from backend.compose.model import Mount, PortMapping
@@ -150,7 +151,7 @@ def parse_volume(text: str) -> Mount:
     kind = "bind" if source and is_path(source) else "volume"
     options = parts[2].split(",") if len(parts) == 3 else []
     return Mount(
-        kind, source, target,
+        kind, source, posixpath.normpath(target),
         read_only=_read_only(options, text),
         create_host_path=kind == "bind",
         propagation=next((o for o in options if o in _PROPAGATION), ""),

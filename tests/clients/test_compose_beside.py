@@ -32,6 +32,7 @@ SERVICES = {
     "volumes": "{image: a, volumes: ['data:/d:ro', './x:/x', '/anon', '~/q:/q', '/abs:/abs:ro,rshared']}",
     "long volumes": "{image: a, volumes: [{type: volume, source: data, target: /c}, {type: bind, source: ., target: /e, bind: "
                     "{propagation: rshared}}, {type: tmpfs, target: /q, tmpfs: {size: 10m, mode: 0755}}, {type: tmpfs, target: /r}]}",
+    "paths": "{image: a, volumes: [{type: bind, source: ./x/, target: /c/}, './q/../r/:/e//f/', '/x/../y/:/g', '/i/', '~/j/:/j']}",
     "networks": "{image: a, networks: [front, default]}",
     "long networks": "{image: a, networks: {front: {}, default: {aliases: [x], ipv4_address: 1.2.3.4, priority: 3}}}",
     "depends": "{image: a, depends_on: {other: {condition: service_healthy, restart: true}}}",
