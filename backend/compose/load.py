@@ -107,7 +107,8 @@ def load_project(
     usual = (p.strip() for p in variables.get("COMPOSE_PROFILES", "").split(","))
     asked = dict.fromkeys([*profiles, *(p for p in usual if p)])
     identity = Identity(named, home, files, tuple(asked), used_env_files)
-    around = Surroundings(home, os.path.expanduser("~"), variables.get, _env_file_reader(variables.get))
+    around = Surroundings(home, os.path.expanduser("~"), variables.get, _env_file_reader(variables.get),
+                          frozenset(asked))
     return read_project(final, identity, around, tuple(warnings))
 
 

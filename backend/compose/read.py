@@ -44,8 +44,7 @@ def read_project(tree: Mapping, identity: Identity, around: Surroundings, warnin
     top.finish(TOP_NOT_YET)
     if not everything:
         raise ComposeError("the file describes no services", tree.mark)
-    wanted = set(identity.profiles)
-    enabled = {n: s for n, s in everything.items() if "*" in wanted or not s.profiles or wanted & set(s.profiles)}
+    enabled = {n: s for n, s in everything.items() if around.enables(s.profiles)}
     places = _places(tree)
     ready = tuple(
         _resolved(s, enabled=enabled, everything=everything, networks=networks, volumes=volumes, place=places[s.name])

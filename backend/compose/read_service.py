@@ -54,12 +54,18 @@ class Surroundings:
         home: what `~` stands for.
         lookup: the variables of the environment and of `.env`.
         env_file: reads an env file: (absolute path, required, raw, the place that names it).
+        profiles: those that are enabled; "*" enables all.
     """
 
     directory: str
     home: str
     lookup: Lookup
     env_file: EnvFileReader
+    profiles: frozenset[str] = frozenset()
+
+    def enables(self, profiles: tuple[str, ...]) -> bool:
+        """Whether a service with these profiles is part of the stack."""
+        return not profiles or "*" in self.profiles or not self.profiles.isdisjoint(profiles)
 
     def path(self, text: str) -> str:
         """An absolute path stays as it is written, as docker compose has it: links may change what `..` means."""
@@ -164,7 +170,9 @@ def _command(section: Section, key: str) -> tuple[str, ...] | None:
 def _environment(section: Section, around: Surroundings) -> tuple[tuple[str, str | None], ...]:
     """Env files in their order, then `environment`; a key without a value takes it from the surroundings."""
     found: dict[str, str | None] = {}
-    for path, required, raw, mark in _env_files(section, around):
+    files = _env_files(section, around)
+    # The files of a service that no profile enables need not be there.
+    for path, required, raw, mark in files if around.enables(section.strings("profiles")) else ():
         found.update(around.env_file(path, required, raw, mark))
     for key, value in section.raw_pairs("environment"):
         found[key] = around.lookup(key) if value is None else value

@@ -168,6 +168,13 @@ def test_a_missing_env_file_is_named_where_it_is_asked_for(load: Load, tmp_path:
     assert str(caught.value) == f"compose.yaml:1:38: {tmp_path}/shop/none cannot be read: no such file or directory"
 
 
+def test_the_env_file_of_a_hidden_service_need_not_be_there(load: Load) -> None:
+    text = "services: {web: {image: a}, debug: {image: b, profiles: [dev], env_file: none}}"
+    assert [s.name for s in load(text).services] == ["web"]
+    with pytest.raises(ComposeError, match="cannot be read"):
+        load(text, profiles=["dev"])
+
+
 def test_variables_that_are_not_set_are_told_once(load: Load) -> None:
     project = load("services: {web: {image: 'a$X$X', command: $Y}}")
     assert project.warnings == ("the variable X is not set; an empty string takes its place",
