@@ -24,6 +24,7 @@ from backend.network.bridge import (
     read_sysctl,
     write_sysctl,
 )
+from backend.network.cooling import Cooling
 from backend.network.dns import HostResolver, NameServer
 from backend.network.endpoints import (
     AddressBook,
@@ -59,8 +60,6 @@ from backend.network.watch import TableWatch
 
 log = logging.getLogger(__name__)
 
-_COOLING_FIRST, _COOLING_PATIENCE = 0.05, 3.0      # seconds: first look for a gone veth; then it is deleted by force
-
 
 @dataclass(slots=True)
 class _Place:
@@ -68,14 +67,6 @@ class _Place:
 
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     published: list[Publication] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cooling:
-    """A released endpoint whose veth is still there."""
-
-    endpoint: Endpoint
-    since: float
 
 
 class NetworkManager:
@@ -99,8 +90,6 @@ class NetworkManager:
         self._handed: dict[int, Prepared] = {}      # given out and not yet connected, by namespace
         self._broken: dict[str, str] = {}           # why a network cannot be used, by ID
         self._inherited: set[str] = set()           # veths on our bridges from an earlier life
-        self._cooling: dict[str, _Cooling] = {}
-        self._cooling_timer: asyncio.TimerHandle | None = None
         self._resolver = HostResolver()
         self._names = Names()
         self._server = NameServer(self._names, netns.inside, redirect_names, self._resolver)
@@ -108,6 +97,7 @@ class NetworkManager:
         self._watched: TableWatch | None = None
         self._fault = ""
         self._bridges: Bridges
+        self._cooling: Cooling
         self._publisher: Publisher | None = None
         self.notes: list[str] = []      # what was changed on the host, for the engine's `info` and log
 
@@ -116,6 +106,7 @@ class NetworkManager:
     async def open(self, saved: Sequence[Network]) -> None:
         """Bring up what is *saved*, make missing default networks, remove bridges that a dead instance left."""
         self._bridges = Bridges(self._instance, self._ops)
+        self._cooling = Cooling(self._bridges.present, self._addresses.settle, self._bridges.discard)
         try:
             self._firewall = Firewall(self._instance)
             self._publisher = Publisher(self._firewall, _ephemeral(), self._bridges.local)
@@ -173,8 +164,7 @@ class NetworkManager:
 
     async def close(self, keep: bool) -> None:
         """Let go of everything. *keep*: containers go on running, so bridges and firewall stay; else they go."""
-        if self._cooling_timer is not None:
-            self._cooling_timer.cancel()
+        self._cooling.close()
         self._server.close()
         await self._pool.close()
         for place in self._places.values():
@@ -436,26 +426,7 @@ class NetworkManager:
     def _cool(self, endpoint: Endpoint) -> None:
         """Keep an address from others until its device is gone."""
         self._addresses.release(endpoint, cool=True)
-        self._cooling[endpoint.host_interface] = _Cooling(endpoint, asyncio.get_running_loop().time())
-        self._watch(_COOLING_FIRST)
-
-    def _watch(self, delay: float) -> None:
-        if self._cooling and self._cooling_timer is None:
-            self._cooling_timer = asyncio.get_running_loop().call_later(delay, self._settle, delay)
-
-    def _settle(self, delay: float) -> None:
-        """Addresses whose device is gone are free again; a device that stays, because something else holds its
-        namespace, is deleted."""
-        self._cooling_timer = None
-        now = asyncio.get_running_loop().time()
-        present = self._bridges.present(self._cooling)
-        for name, cooling in list(self._cooling.items()):
-            if name not in present:
-                del self._cooling[name]
-                self._addresses.settle(cooling.endpoint)
-            elif now - cooling.since > _COOLING_PATIENCE:
-                self._bridges.discard(name)
-        self._watch(min(delay * 2, 1.0))
+        self._cooling.add(endpoint)
 
     async def restore(self, container_id: str, netns: int, endpoints: Sequence[Endpoint],
                       ports: Sequence[PublishedPort]) -> None:

@@ -327,6 +327,18 @@ async def test_devices_vanish_when_containers_end(rig: Rig) -> None:
     assert endpoint.ipv4 in {f"10.201.0.{number}" for number in range(2, 6)}
 
 
+async def test_a_namespace_that_somebody_holds_open_loses_its_device_all_the_same(rig: Rig) -> None:
+    made, endpoint = await rig.container()
+    held = os.dup(made.netns)
+    await rig.end(made)
+    await asyncio.sleep(0.2)
+    assert endpoint.host_interface in links()
+    _, other = await rig.container()
+    assert other.ipv4 != endpoint.ipv4, "the address is still answered for"
+    await until(lambda: endpoint.host_interface not in links(), 8)
+    os.close(held)
+
+
 async def test_running_containers_survive_a_restart_of_the_helper(rig: Rig) -> None:
     made, endpoint = await rig.container()
     await made.serve_tcp(80)
