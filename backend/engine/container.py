@@ -80,7 +80,6 @@ class Container:
     cgroup: Cgroup | None = None
     last_sample: api.Stats | None = None
     health: Monitor | None = None
-    hostname_file: str = ""
 
     @property
     def id(self) -> str:

@@ -29,7 +29,7 @@ from backend.engine.system import System
 from backend.engine.volumes import Volumes
 from backend.network.manager import NetworkManager
 from backend.runtime import syscalls as sc
-from backend.runtime.client import Exit, Keeper
+from backend.runtime.client import Exit, Keeper, KeeperError
 from backend.volumes.local import VolumeStore
 
 T = TypeVar("T")
@@ -57,7 +57,11 @@ class Namespaces:
 
     async def _fill(self) -> None:
         while len(self._ready) < _POOL and not self._closed:
-            found = await self._keeper.netns(1)
+            try:
+                found = await self._keeper.netns(1)
+            except KeeperError as error:           # whoever needs one is told; this only made them ahead
+                log.warning("no network namespace could be made ahead: %s", error.message)
+                return
             if self._closed:
                 for fd in found:
                     os.close(fd)
@@ -166,8 +170,18 @@ class Engine:
         await self._namespaces.close()
         await core.images.close()
         await core.volumes.close()
-        core.keeper.close()
+        await self._leave_keeper()
         await asyncio.to_thread(core.state.close)
+
+    async def _leave_keeper(self) -> None:
+        """A keeper that holds no running container has nothing to outlive us for."""
+        keeper = self._core.keeper
+        if not any(one.status.active for one in self._core.table):
+            try:
+                await keeper.stop()
+            except KeeperError as error:
+                log.info("the keeper stays: %s", error.message)
+        keeper.close()
 
     async def shutdown(self) -> None:
         """An orderly end: containers stop too, then the keeper leaves."""

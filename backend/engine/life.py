@@ -397,6 +397,9 @@ class Life:
     async def shutdown(self, grace: float) -> None:
         """Stop all, for an orderly end of the machine; their restart policies apply at the next start."""
         self._core.closing = True
+        for one in self._core.table:          # those that wait for their next try go on waiting at the next start
+            if one.restart_timer is not None:
+                one.restart_timer.cancel()
 
         async def end(container: Container) -> None:
             try:
