@@ -1,0 +1,149 @@
+"""One request as the routers see it, and the shapes of answers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from backend.errors import EngineError, InvalidArgument, TooLarge
+from backend.spec.api.wire import decode_body
+from backend.spec.filters import Filters
+
+if TYPE_CHECKING:
+    from backend.engine.engine import Engine
+
+T = TypeVar("T")
+#: A JSON body beyond this is refused; the largest real ones are some hundred kilobytes.
+BODY_LIMIT = 16 << 20
+RAW_STREAM = "application/vnd.docker.raw-stream"
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(slots=True)
+class Call:
+    """A request: the engine it is for, the HTTP request, what the path's pattern matched, the API version it speaks."""
+
+    engine: Engine
+    http: web.BaseRequest
+    path: Mapping[str, str]
+    version: tuple[int, int]
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        return self.http.query
+
+    def filters(self) -> Filters:
+        """Raises :class:`InvalidArgument` for what is no filter."""
+        return Filters.parse(self.http.query.get("filters"))
+
+    async def body(self) -> bytes:
+        """The whole body, bounded. Raises :class:`TooLarge`."""
+        length = self.http.content_length
+        if length is not None and length > BODY_LIMIT:
+            raise TooLarge(f"the body has {length} bytes; at most {BODY_LIMIT} are taken here")
+        pieces, size = [], 0
+        async for piece in self.http.content.iter_any():
+            size += len(piece)
+            if size > BODY_LIMIT:
+                raise TooLarge(f"the body is larger than {BODY_LIMIT} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def json(self, kind: type[T]) -> T:
+        """The body as *kind*. Raises :class:`InvalidArgument`."""
+        data = await self.body()
+        if data and self.http.content_type not in ("application/json", "application/octet-stream", "text/plain"):
+            raise InvalidArgument(f"unsupported media type {self.http.content_type}; application/json is expected")
+        return decode_body(data, kind)
+
+    async def upload(self) -> AsyncIterator[bytes]:
+        """The body in pieces as they come."""
+        async for piece in self.http.content.iter_any():
+            yield piece
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An operation. *abortable*: it ends with its client (streams, waits); others are carried through."""
+
+    method: str
+    pattern: str
+    handler: Handler
+    abortable: bool = False
+
+    def compiled(self) -> re.Pattern[str]:
+        """``{name}`` matches a part of the path, ``{name:path}`` also with slashes in it."""
+        pattern = re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", self.pattern)
+        return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern))
+
+
+def answer(value: Any, status: int = 200) -> web.Response:
+    """*value* as JSON."""
+    return web.Response(body=_encoder.encode(value), status=status, content_type="application/json")
+
+
+def empty(status: int = 204) -> web.Response:
+    return web.Response(status=status)
+
+
+def refusal(error: EngineError) -> web.Response:
+    """An error as clients read it; 304 has no body."""
+    if error.status == 304:
+        return web.Response(status=304)
+    return answer({"message": error.message}, error.status)
+
+
+async def stream(call: Call, content_type: str, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+    """An answer that grows, its head sent at once."""
+    out = web.StreamResponse(headers={"Content-Type": content_type})
+    await out.prepare(call.http)
+    async for piece in pieces:
+        await out.write(piece)
+    await out.write_eof()
+    return out
+
+
+async def progress_stream(call: Call, work: Callable[[Callable[[Any], None]], Awaitable[Any]]) -> web.StreamResponse:
+    """JSON lines that *work* tells. A failure before the first line is an ordinary error, after it a line of the stream."""
+    lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def tell(line: Any) -> None:
+        lines.put_nowait(_encoder.encode(line.wire()) + b"\r\n")
+
+    task = asyncio.ensure_future(work(tell))
+    task.add_done_callback(lambda _: lines.put_nowait(None))
+    out: web.StreamResponse | None = None
+    try:
+        while (line := await lines.get()) is not None:
+            if out is None:
+                out = web.StreamResponse(headers={"Content-Type": "application/json"})
+                await out.prepare(call.http)
+            batch = [line]
+            while not lines.empty() and (more := lines.get_nowait()) is not None:
+                batch.append(more)
+            await out.write(b"".join(batch))
+            if task.done() and lines.empty():
+                break
+        await task
+    except EngineError as error:
+        if out is None:
+            raise
+        await out.write(_encoder.encode({"errorDetail": {"message": error.message}, "error": error.message}) + b"\r\n")
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    if out is None:
+        return web.Response(status=200, content_type="application/json")
+    await out.write_eof()
+    return out
