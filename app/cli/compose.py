@@ -103,8 +103,11 @@ def _lines(text: str) -> int | None:
 
 def _load(options: argparse.Namespace) -> compose.Project:
     files = options.file or compose.find_files(options.project_directory or os.getcwd(), os.environ)
-    return compose.load_project(files, name=options.project_name, profiles=options.profile,
-                                directory=options.project_directory, env_files=options.env_file)
+    project = compose.load_project(files, name=options.project_name, profiles=options.profile,
+                                   directory=options.project_directory, env_files=options.env_file)
+    for warning in project.warnings:
+        say(f"warning: {warning}")
+    return project
 
 
 def _name(options: argparse.Namespace) -> str:
@@ -337,8 +340,11 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-async def _credentials(_reference: str) -> str:
-    return ""
+async def _credentials(reference: str) -> str:
+    # The keyring is asked only when something is pulled: it costs an import and a bus.
+    from backend.credentials import header_for
+
+    return await header_for(reference)
 
 
 # --- the doors -----------------------------------------------------------------------------------------------------

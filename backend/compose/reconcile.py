@@ -103,8 +103,6 @@ class _Up:
         self.observed = observed
         self.options = options
         self.draft = Draft(project.name)
-        for warning in project.warnings:
-            self.draft.warn(warning)
         self.networks: dict[str, int] = {}          # key -> the step that makes it
         self.anew: dict[str, Network] = {}          # networks that exist otherwise than they should
         self.volumes: dict[str, int] = {}
