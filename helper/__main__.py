@@ -1,0 +1,212 @@
+"""``slipwayd``: the helper's start, whose order is the point.
+
+Arguments, the lock on the state, then the keeper (found running, or executed while this process is small and has one
+thread), and only then asyncio, the HTTP server and the engine. One line on standard output says that it serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import ipaddress
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
+
+    from backend.engine.settings import Settings
+
+VERSION = "0.1.0"
+DEFAULT_HOST, DEFAULT_DATA, DEFAULT_EXEC = "unix:///run/slipway/slipway.sock", "/var/lib/slipway", "/run/slipway"
+
+
+class Refused(Exception):
+    """The helper cannot start; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for."""
+
+    hosts: tuple[str, ...]
+    data_root: str
+    exec_root: str
+    group: str
+    mirrors: tuple[str, ...]
+    insecure: tuple[str, ...]
+    bip: str
+    pools: tuple[tuple[str, int], ...]
+    labels: tuple[str, ...]
+    pidfile: str
+    debug: bool
+    stop_containers: bool
+
+    @property
+    def instance(self) -> str:
+        """"slipway" for the installed helper; private ones are told apart by their exec-root."""
+        if self.exec_root == DEFAULT_EXEC:
+            return "slipway"
+        return "slipway-" + hashlib.sha256(self.exec_root.encode()).hexdigest()[:8]
+
+
+def parse(arguments: list[str]) -> Options:
+    """The flags, named as dockerd's. Exits with a message where they make no sense."""
+    parser = argparse.ArgumentParser(prog="slipwayd", description="Slipway's engine (Docker Engine API)", allow_abbrev=False)
+    add = parser.add_argument
+    add("-H", "--host", action="append", default=[], metavar="unix://SOCKET", help=f"socket to serve (default {DEFAULT_HOST})")
+    add("--data-root", default=DEFAULT_DATA, metavar="DIR", help="images, containers, volumes (default %(default)s)")
+    add("--exec-root", default=DEFAULT_EXEC, metavar="DIR", help="what lasts until the next boot (default %(default)s)")
+    add("-G", "--group", default="", help="group that may open the socket: its members are as good as root")
+    add("--registry-mirror", action="append", default=[], metavar="URL", help="mirror of Docker Hub")
+    add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="registry without valid TLS")
+    add("--bip", default="", metavar="ADDRESS/BITS", help="address of the default bridge")
+    add("--default-address-pool", action="append", default=[], metavar="base=NET,size=BITS", help="where networks take subnets")
+    add("--label", action="append", default=[], metavar="KEY=VALUE", help="label of this engine")
+    add("-p", "--pidfile", default="", help="write the process ID there")
+    add("-D", "--debug", action="store_true", help="log more")
+    add("--stop-containers", action="store_true", help="stop the containers too when the helper is told to end")
+    add("-v", "--version", action="version", version=f"Slipway {VERSION}")
+    given = parser.parse_args(arguments)
+    try:
+        pools = tuple(_pool(text) for text in given.default_address_pool)
+        if given.bip:
+            ipaddress.ip_interface(given.bip)
+    except ValueError as error:
+        parser.error(str(error))
+    hosts = tuple(given.host) or (DEFAULT_HOST,)
+    for host in hosts:
+        if not host.startswith(("unix:///", "fd://")):
+            parser.error(f"--host {host}: only unix:///PATH and fd:// are served; Slipway has no TCP listener")
+    return Options(hosts, os.path.abspath(given.data_root), os.path.abspath(given.exec_root), given.group,
+                   tuple(given.registry_mirror), tuple(given.insecure_registry), given.bip, pools, tuple(given.label),
+                   given.pidfile, given.debug, given.stop_containers)
+
+
+def _pool(text: str) -> tuple[str, int]:
+    parts = dict(part.partition("=")[::2] for part in text.split(","))
+    if set(parts) != {"base", "size"} or not parts["size"].isdigit():
+        raise ValueError(f"--default-address-pool {text}: write it as base=10.201.0.0/16,size=24")
+    return str(ipaddress.ip_network(parts["base"])), int(parts["size"])
+
+
+def lock(data_root: str) -> int:
+    """The one helper of a data-root holds this descriptor. Raises :class:`Refused`."""
+    os.makedirs(data_root, mode=0o711, exist_ok=True)
+    fd = os.open(f"{data_root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(fd, 32).decode(errors="replace").strip()
+        os.close(fd)
+        raise Refused(f"another helper (process {owner or 'unknown'}) works on {data_root}; "
+                      "stop it first, or name another --data-root") from None
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return fd
+
+
+def _settings(options: Options) -> Settings:
+    from backend.engine.settings import Settings
+    from backend.images.types import RegistrySettings
+    from backend.network.records import AddressPool
+
+    return Settings(
+        data_root=options.data_root, exec_root=options.exec_root, instance=options.instance,
+        registry=RegistrySettings(options.mirrors, options.insecure),
+        address_pools=tuple(AddressPool(base, size) for base, size in options.pools), bip=options.bip,
+        labels=options.labels, debug=options.debug, version=VERSION)
+
+
+async def serve(options: Options, keeper: socket.socket) -> None:
+    """Open the engine, serve until a signal, leave in order."""
+    import asyncio
+    import signal
+
+    from backend.engine.engine import Engine
+    from helper import systemd
+    from helper.access import Audit
+    from helper.server import Server, bind
+
+    engine = await Engine.open(_settings(options), keeper)
+    audit = Audit(f"{options.data_root}/audit.jsonl")
+    server = Server(engine, audit, VERSION)
+    given = systemd.sockets()
+    paths = [host.removeprefix("unix://") for host in options.hosts if host.startswith("unix://")]
+    own = [path for path in paths if path not in {one.getsockname() for one in given}]
+    await server.listen([*given, *(bind(path, options.group) for path in own)])
+    if options.pidfile:
+        with open(options.pidfile, "w") as file:
+            file.write(f"{os.getpid()}\n")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    print(f"slipwayd is ready on {' '.join(options.hosts)} (data {options.data_root}, exec {options.exec_root}, "  # noqa: T201
+          f"instance {options.instance})", flush=True)
+    systemd.notify("READY=1")
+    await stop.wait()
+    systemd.notify("STOPPING=1")
+    engine.events.close()
+    await server.close()
+    await (engine.shutdown() if options.stop_containers else engine.close())
+    audit.close()
+    for path in own:
+        os.unlink(path)
+    if options.pidfile:
+        os.unlink(options.pidfile)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The helper's process. Returns its exit status."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    if os.geteuid() != 0:
+        print("slipwayd: it makes namespaces, mounts and networks, and needs root (sudo slipwayd ...)", file=sys.stderr)  # noqa: T201
+        return 1
+    os.umask(0o022)
+    try:
+        held = lock(options.data_root)
+    except (Refused, OSError) as error:
+        print(f"slipwayd: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    from backend.runtime.client import Keeper, KeeperError
+
+    try:
+        keeper = Keeper.find_or_start(options.exec_root)
+    except (KeeperError, OSError) as error:
+        print(f"slipwayd: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    import asyncio
+    import gc
+    import logging
+
+    logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, stream=sys.stderr,
+                        format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from backend.errors import EngineError
+
+    try:
+        runner = asyncio.Runner(loop_factory=_loop_factory())
+        with runner:
+            gc.freeze()
+            runner.run(serve(options, keeper))
+    except EngineError as error:
+        print(f"slipwayd: {error.message}", file=sys.stderr)  # noqa: T201
+        return 1
+    finally:
+        os.close(held)
+    return 0
+
+
+def _loop_factory() -> Any:
+    """uvloop where it is there: a third more requests a second."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    sys.exit(main())
