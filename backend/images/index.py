@@ -37,21 +37,33 @@ class References:
         self._path = path
         self._records: dict[str, Record] = {}
 
-    def open(self) -> None:
-        """Read the file. One that cannot be read is renamed and reported; the store then starts without names."""
+    def open(self) -> bool:
+        """Read the file. One that cannot be read is renamed and reported; the store then starts without names.
+
+        Returns whether all that is meant is known: False after an unreadable file, now or earlier.
+        """
+        whole = not any(
+            name.startswith(os.path.basename(self._path) + ".unreadable-")
+            for name in os.listdir(os.path.dirname(self._path))
+        )
         try:
             with open(self._path, "rb") as file:
                 data = file.read()
         except FileNotFoundError:
-            return
+            return whole
         try:
             records = msgspec.json.decode(data, type=list[Record])
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             aside = f"{self._path}.unreadable-{int(time.time())}"
             os.rename(self._path, aside)
             log.error("the list of images cannot be read (%s); it was put aside as %s", error, aside)
-            return
+            return False
         self._records = {one.id: one for one in records}
+        return whole
+
+    def forget(self, image_id: str) -> None:
+        """Leave a record out without writing: the next change of any image makes it final."""
+        self._records.pop(image_id, None)
 
     def _save(self) -> None:
         replace_file(self._path, json.dumps([msgspec.to_builtins(one) for one in self._records.values()]).encode())

@@ -10,8 +10,8 @@ from backend.errors import InvalidArgument
 
 #: One member may not grow beyond this; a layer of a real image is far below.
 GROWTH_LIMIT = 1 << 38
-_RATIO_LIMIT, _RATIO_FROM = 1200, 1 << 28     # gzip cannot do better than 1032:1; zstd and xz bombs can
-_MAGIC = 6                                    # the longest of them, xz's
+_RATIO_LIMIT, _RATIO_FROM = 1200, 1 << 28  # gzip cannot do better than 1032:1; zstd and xz bombs can
+_MAGIC = 6  # the longest of them, xz's
 
 
 class _Engine(Protocol):
@@ -71,7 +71,8 @@ class _Gzip(_Members):
         from isal import isal_zlib
 
         self._module = isal_zlib
-        super().__init__("gzip", 1 << 17, (isal_zlib.error, OSError, EOFError))
+        errors: Any = (isal_zlib.error, OSError, EOFError)  # the module's own type is an object to type checkers
+        super().__init__("gzip", 1 << 17, errors)
 
     def _new(self) -> Any:
         return self._module.decompressobj(wbits=31)

@@ -1,7 +1,8 @@
 """Layers by diff ID: the uncompressed tar is a blob, an EROFS index beside it makes it a file system.
 
-Where the kernel cannot mount that (before Linux 6.12), the layer is an unpacked directory. Both are overlayfs lower
-directories. A layer is mounted when it is first needed and stays so; it is let go when it is removed, or at the end.
+Before Linux 6.12 the pair is mounted through loop devices; where that cannot be either, the layer is an unpacked
+directory. All are overlayfs lower directories. A layer is mounted when it is first needed and stays so; it is let go
+when it is removed, or at the end.
 """
 
 from __future__ import annotations
@@ -12,54 +13,66 @@ import os
 import shutil
 import tarfile
 import tempfile
-from pathlib import Path
+from typing import Literal
 
-from backend.errors import InvalidArgument, ServerError
+from backend.errors import EngineError, InvalidArgument, ServerError
+from backend.images import mounting
 from backend.images.content import BlobStore
 from backend.images.types import Confined
-from backend.runtime import syscalls
 
-_READ_ONLY = syscalls.MS_RDONLY | syscalls.MS_NODEV | syscalls.MS_NOSUID
+#: How a layer becomes a directory.
+Form = Literal["file", "loop", "directory"]
 
 
 class LayerStore:
     """The layers under ``ROOT/layers/HEX``: ``index`` and ``mnt``, or ``fs``."""
 
-    def __init__(self, blobs: BlobStore, confined: Confined) -> None:
+    def __init__(self, blobs: BlobStore, confined: Confined, form: Form | None = None) -> None:
         self._blobs = blobs
         self._confined = confined
         self._root = f"{blobs.root}/layers"
         self._locks: dict[str, asyncio.Lock] = {}
         self._mounted: set[str] = set()
-        self.mountable = False
+        self._wanted = form
+        self.form: Form = form or "directory"
 
     async def open(self) -> None:
-        """Find out what the kernel can, and take note of what is still mounted from before."""
+        """Find out what the kernel can; take away what a helper that was killed has left."""
         os.makedirs(self._root, mode=0o700, exist_ok=True)
+        os.makedirs(self.empty, mode=0o755, exist_ok=True)
+        mounting.unmount_below(self._root)
         for name in os.listdir(self._root):
             if name.endswith(".new"):
                 shutil.rmtree(f"{self._root}/{name}")
-        self._mounted = mounts_below(self._root)
-        self.mountable = await self._probe()
+        if self._wanted is None:
+            self.form = await self._probe()
+
+    @property
+    def empty(self) -> str:
+        """The lower directory of an image without layers (FROM scratch): overlayfs wants at least one."""
+        return f"{self._blobs.root}/empty"
 
     async def close(self) -> None:
-        """Unmount what no container holds; what is in use stays until the kernel lets go of it."""
+        """Unmount all; a container that runs keeps what its overlay holds."""
         for at in list(self._mounted):
             self._unmount(at)
 
-    async def _probe(self) -> bool:
-        """Whether a tar and its index can be mounted here, tried with an empty one."""
+    async def _probe(self) -> Form:
+        """The best form that works here, tried with an empty tar."""
         with tempfile.TemporaryDirectory(dir=self._root, suffix=".new") as folder:
             with tarfile.open(f"{folder}/tar", "w"):
                 pass
             os.mkdir(f"{folder}/mnt")
             await self._index(f"{folder}/tar", f"{folder}/index")
-            try:
-                syscalls.mount(f"{folder}/index", f"{folder}/mnt", "erofs", _READ_ONLY, f"device={folder}/tar")
-            except OSError:
-                return False
-            syscalls.umount2(f"{folder}/mnt")
-            return True
+            forms: tuple[Form, ...] = ("file", "loop")
+            for form in forms:
+                try:
+                    mounting.mount_pair(f"{folder}/index", f"{folder}/tar", f"{folder}/mnt", loop=form == "loop")
+                except OSError:
+                    continue
+                mounting.unmount(f"{folder}/mnt")
+                return form
+        return "directory"
 
     async def _index(self, tar: str, index: str) -> None:
         source = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
@@ -74,9 +87,11 @@ class LayerStore:
         return f"{self._root}/{diff_id.partition(':')[2]}"
 
     def has(self, diff_id: str) -> bool:
-        """Whether the layer can be used: its tar is here and it is indexed or unpacked."""
+        """Whether the layer can be used: its tar is here and it is indexed or unpacked, as this kernel needs it."""
         folder = self.folder(diff_id)
-        return os.path.isdir(f"{folder}/fs") or (os.path.exists(f"{folder}/index") and self._blobs.has(diff_id))
+        if os.path.isdir(f"{folder}/fs"):
+            return True
+        return self.form != "directory" and os.path.exists(f"{folder}/index") and self._blobs.has(diff_id)
 
     async def prepare(self, diff_id: str) -> None:
         """Make the layer usable; its tar must be in the store.
@@ -88,22 +103,29 @@ class LayerStore:
         async with lock:
             if self.has(diff_id):
                 return
-            new = f"{self.folder(diff_id)}.new"
+            new, final = f"{self.folder(diff_id)}.new", self.folder(diff_id)
             shutil.rmtree(new, ignore_errors=True)
             os.mkdir(new, 0o700)
             try:
-                if self.mountable:
-                    os.mkdir(f"{new}/mnt", 0o700)
-                    await self._index(self._blobs.path(diff_id), f"{new}/index")
-                else:
-                    await self._unpack(diff_id, f"{new}/fs")
-                os.rename(new, self.folder(diff_id))
-            except (OSError, RuntimeError) as error:
-                shutil.rmtree(new, ignore_errors=True)
-                raise InvalidArgument(f"the layer {diff_id} cannot be used: {error}") from error
-            except BaseException:
+                await self._make(diff_id, new)
+                shutil.rmtree(final, ignore_errors=True)  # of a kernel that could mount, or half gone
+                os.rename(new, final)
+            except (EngineError, asyncio.CancelledError):
                 shutil.rmtree(new, ignore_errors=True)
                 raise
+            except OSError as error:
+                shutil.rmtree(new, ignore_errors=True)
+                raise ServerError(f"the layer {diff_id} could not be made ready: {error.strerror}") from error
+            except RuntimeError as error:  # what a confined child says of a tar
+                shutil.rmtree(new, ignore_errors=True)
+                raise InvalidArgument(f"the layer {diff_id} is refused: {error}") from error
+
+    async def _make(self, diff_id: str, new: str) -> None:
+        if self.form == "directory":
+            await self._unpack(diff_id, f"{new}/fs")
+        else:
+            os.mkdir(f"{new}/mnt", 0o700)
+            await self._index(self._blobs.path(diff_id), f"{new}/index")
 
     async def _unpack(self, diff_id: str, target: str) -> None:
         os.mkdir(target, 0o755)
@@ -127,7 +149,7 @@ class LayerStore:
         at = f"{folder}/mnt"
         if at not in self._mounted:
             try:
-                syscalls.mount(f"{folder}/index", at, "erofs", _READ_ONLY, f"device={self._blobs.path(diff_id)}")
+                mounting.mount_pair(f"{folder}/index", self._blobs.path(diff_id), at, loop=self.form == "loop")
             except OSError as error:
                 raise ServerError(f"the layer {diff_id} cannot be mounted: {error.strerror}") from error
             self._mounted.add(at)
@@ -143,20 +165,9 @@ class LayerStore:
 
     def _unmount(self, at: str) -> None:
         if at in self._mounted:
-            # Containers hold it by their overlays: detached, it goes when the last of them does.
-            syscalls.umount2(at, syscalls.MNT_DETACH)
+            mounting.unmount(at)
             self._mounted.discard(at)
 
     def all(self) -> list[str]:
         """Diff IDs that are here."""
         return [f"sha256:{name}" for name in os.listdir(self._root) if not name.endswith(".new")]
-
-
-def mounts_below(root: str) -> set[str]:
-    """Mount points under the folder *root* (proc_pid_mountinfo(5))."""
-    found = set()
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        at = line.split(" ", 5)[4].encode().decode("unicode_escape")
-        if at.startswith(root + "/"):
-            found.add(at)
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import datetime
+import logging
 import platform as machine
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from backend.errors import Conflict, InvalidArgument, NotFound
 from backend.images.content import BlobStore
 from backend.images.index import Record, References
-from backend.images.layers import LayerStore
+from backend.images.layers import Form, LayerStore
 from backend.images.types import (
     Confined,
     HistoryEntry,
@@ -36,10 +37,12 @@ from backend.spec.image import (
     Manifest,
     Platform,
     decode_config,
+    decode_manifest,
     encode,
 )
 from backend.spec.reference import Reference, is_digest, parse
 
+log = logging.getLogger("images")
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 _SHORTEST_PREFIX = 4
 
@@ -57,21 +60,32 @@ def _nothing(action: str, name: str, attributes: dict[str, str]) -> None:
 class ImageStore:
     """The images under *root*. Its methods run on the helper's loop; what takes long runs in threads."""
 
-    def __init__(self, root: str, confined: Confined, settings: RegistrySettings) -> None:
+    def __init__(self, root: str, confined: Confined, settings: RegistrySettings, *, form: Form | None = None) -> None:
+        """*form*: how layers become directories; None = the best that works here."""
         self.blobs = BlobStore(root)
-        self.layers = LayerStore(self.blobs, confined)
+        self.layers = LayerStore(self.blobs, confined, form)
         self.settings = settings
         self.on_event: OnEvent = _nothing
         self._references = References(f"{root}/references.json")
         self._held: dict[str, tuple[str, ...]] = {}
         self._details: dict[str, ImageConfig] = {}
         self._busy = 0
+        self._rubbish = False  # something may be collected once nobody holds it
+        self._whole = True  # False: an unreadable record may name blobs, so none is thrown away
+        self._named: dict[str, list[str]] = {}
 
     async def open(self) -> None:
         """Read the store; throw away what never became whole."""
         self.blobs.open()
-        self._references.open()
+        self._whole = self._references.open()
         await self.layers.open()
+        for record in self._references.all():
+            try:
+                self._image(record)
+            except (NotFound, InvalidArgument) as error:
+                log.error("the image %s cannot be read and is left out: %s", record.id, error.message)
+                self._references.forget(record.id)
+                self._whole = False
         self._collect()
 
     async def close(self) -> None:
@@ -125,8 +139,16 @@ class ImageStore:
         manifest = None
         if record.manifests and self.blobs.has(record.manifests[0]):
             manifest = Descriptor(OCI_MANIFEST, record.manifests[0], self.blobs.size(record.manifests[0]))
-        return Image(record.id, details, tuple(parse(one).familiar for one in record.names),
-                     tuple(parse(one).familiar for one in record.digests), record.size, record.tagged, manifest, record.parent)
+        return Image(
+            record.id,
+            details,
+            tuple(parse(one).familiar for one in record.names),
+            tuple(parse(one).familiar for one in record.digests),
+            record.size,
+            record.tagged,
+            manifest,
+            record.parent,
+        )
 
     def history(self, name: str) -> builtins.list[HistoryEntry]:
         """How the image was made, the newest step first."""
@@ -136,7 +158,9 @@ class ImageStore:
         for step in image.details.history or [History(created=image.details.created) for _ in image.layers]:
             layer = None if step.empty_layer else next(layers, None)
             size = self.blobs.size(layer) if layer and self.blobs.has(layer) else 0
-            out.append(HistoryEntry("<missing>", step.created or "", step.created_by or "", step.comment or "", size, ()))
+            out.append(
+                HistoryEntry("<missing>", step.created or "", step.created_by or "", step.comment or "", size, ())
+            )
         if out:
             out[-1] = replace(out[-1], id=image.id, tags=image.references)
         return list(reversed(out))
@@ -152,16 +176,17 @@ class ImageStore:
                 await self.layers.prepare(layer)
         found = tuple(self.layers.directory(layer) for layer in reversed(record.layers))
         self._held[holder] = record.layers
-        return found
+        return found or (self.layers.empty,)
 
     def release(self, holder: str) -> None:
         """*holder* needs its layers no longer."""
-        if self._held.pop(holder, None) is not None and not self._busy:
+        if self._held.pop(holder, None) is not None and self._rubbish:
             self._collect()
 
     # -- making --------------------------------------------------------------------------------------------------
-    async def pull(self, reference: str, *, platform: Platform | None, auth: RegistryAuth | None,
-                   progress: Progress) -> Image:
+    async def pull(
+        self, reference: str, *, platform: Platform | None, auth: RegistryAuth | None, progress: Progress
+    ) -> Image:
         """Fetch an image from its registry. Cancelling drops what is half there, never a whole blob."""
         from backend.images.transfer import Pull  # requests and its libraries: only who pulls needs them
 
@@ -169,11 +194,13 @@ class ImageStore:
         try:
             image = await Pull(self, parse(reference), platform, auth, progress).run()
         finally:
-            self._busy -= 1
+            self._arrived()
         self.on_event("pull", parse(reference).with_default_tag().familiar, {"name": parse(reference).familiar_name})
         return image
 
-    async def load(self, source: AsyncIterator[bytes], *, progress: Progress, quiet: bool = False) -> builtins.list[str]:
+    async def load(
+        self, source: AsyncIterator[bytes], *, progress: Progress, quiet: bool = False
+    ) -> builtins.list[str]:
         """Take in the images of a tar (docker's or an OCI layout); what it loaded, as names or IDs."""
         from backend.images.archive import load
 
@@ -181,7 +208,7 @@ class ImageStore:
         try:
             loaded = await load(self, source, progress, quiet)
         finally:
-            self._busy -= 1
+            self._arrived()
         for name in loaded:
             self.on_event("load", self.get(name).id, {"name": name})
         return loaded
@@ -195,8 +222,15 @@ class ImageStore:
             self.on_event("save", image.id, {"name": image.id})
         return save(self, found)
 
-    async def import_(self, source: AsyncIterator[bytes], *, reference: str | None, message: str = "",
-                      changes: Sequence[str] = (), platform: Platform | None = None) -> Image:
+    async def import_(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        reference: str | None,
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: Platform | None = None,
+    ) -> Image:
         """An image of one layer from a root file system's tar."""
         from backend.images.archive import spool
         from backend.images.changes import apply
@@ -206,37 +240,69 @@ class ImageStore:
         self._busy += 1
         try:
             layer = await spool(self, source)
-            image = await self._single_layer(layer, {"config": defaults, "comment": message or "Imported from -"},
-                                             platform or host_platform(), target)
+            image = await self._single_layer(
+                layer,
+                {"config": defaults, "comment": message or "Imported from -"},
+                platform or host_platform(),
+                target,
+            )
         finally:
-            self._busy -= 1
+            self._arrived()
         self.on_event("import", image.id, {"name": target.familiar if target else image.id})
         return image
 
-    async def build_in(self, tar: bytes, config: dict[str, Any], reference: str) -> Image:
-        """An image from a ready tar and configuration: the built-in one."""
+    async def build_in(self, tar: str, config: dict[str, Any], reference: str) -> Image:
+        """An image from the tar file at the path *tar* and a configuration without rootfs: the built-in one.
+
+        The same tar under the same name is the image that is there already.
+        """
+
         def store() -> str:
-            with self.blobs.ingest() as new:
-                new.write(tar)
+            with open(tar, "rb") as file, self.blobs.ingest() as new:
+                while piece := file.read(1 << 20):
+                    new.write(piece)
                 return new.commit()
 
+        target = parse(reference).with_default_tag()
         self._busy += 1
         try:
             layer = await asyncio.to_thread(store)
-            return await self._single_layer(layer, config, host_platform(), parse(reference).with_default_tag())
+            old = self._references.by_name(_full(target))
+            if old is not None and old.layers == (layer,):
+                return self._image(old)
+            return await self._single_layer(layer, config, host_platform(), target)
         finally:
-            self._busy -= 1
+            self._arrived()
+
+    def _arrived(self) -> None:
+        """What came is whole or gone; what was removed meanwhile can be collected."""
+        self._busy -= 1
+        if self._rubbish:
+            self._collect()
 
     async def _single_layer(self, layer: str, more: dict[str, Any], wish: Platform, target: Reference | None) -> Image:
         now = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
         comment = str(more.pop("comment", ""))
-        document = {"architecture": wish.architecture, "os": wish.os, **({"variant": wish.variant} if wish.variant else {}),
-                    **more, "created": now, "rootfs": {"type": "layers", "diff_ids": [layer]},
-                    "history": [{"created": now, **({"comment": comment} if comment else {})}]}
+        document = {
+            "architecture": wish.architecture,
+            "os": wish.os,
+            **({"variant": wish.variant} if wish.variant else {}),
+            **more,
+            "created": now,
+            "rootfs": {"type": "layers", "diff_ids": [layer]},
+            "history": [{"created": now, **({"comment": comment} if comment else {})}],
+        }
         return await self.add(encode(document), [layer], names=[_full(target)] if target else [])
 
-    async def add(self, config: bytes, layers: Sequence[str], *, names: Sequence[str] = (), digests: Sequence[str] = (),
-                  manifests: Sequence[str] = ()) -> Image:
+    async def add(
+        self,
+        config: bytes,
+        layers: Sequence[str],
+        *,
+        names: Sequence[str] = (),
+        digests: Sequence[str] = (),
+        manifests: Sequence[str] = (),
+    ) -> Image:
         """Make an image of blobs that are here visible, its layers ready; *layers* are diff IDs, lowest first.
 
         Raises:
@@ -249,20 +315,30 @@ class ImageStore:
             await self.layers.prepare(layer)
         identity = await asyncio.to_thread(self.blobs.put, config)
         if not manifests:
-            manifests = [await asyncio.to_thread(self.blobs.put, self._own_manifest(identity, layers))]
+            manifests = [await asyncio.to_thread(self.blobs.put, self.own_manifest(identity, layers))]
         old = self._references.get(identity)
         record = Record(
-            identity, _merge(old.names if old else (), names), _merge(old.digests if old else (), digests),
-            _merge(manifests, old.manifests if old else ()), sum(self.blobs.size(one) for one in layers), time.time_ns(),
-            old.parent if old else "", tuple(layers))
+            identity,
+            _merge(old.names if old else (), names),
+            _merge(old.digests if old else (), digests),
+            _merge(manifests, old.manifests if old else ()),
+            sum(self.blobs.size(one) for one in layers),
+            time.time_ns(),
+            old.parent if old else "",
+            tuple(layers),
+        )
         self._references.put(record)
         return self._image(record)
 
-    def _own_manifest(self, identity: str, layers: Sequence[str]) -> bytes:
+    def own_manifest(self, identity: str, layers: Sequence[str]) -> bytes:
         """The manifest of an image that came without one: its layers as they lie here, uncompressed."""
-        return encode(Manifest(
-            Descriptor(OCI_CONFIG, identity, self.blobs.size(identity)),
-            [Descriptor(OCI_LAYER, one, self.blobs.size(one)) for one in layers], OCI_MANIFEST))
+        return encode(
+            Manifest(
+                Descriptor(OCI_CONFIG, identity, self.blobs.size(identity)),
+                [Descriptor(OCI_LAYER, one, self.blobs.size(one)) for one in layers],
+                OCI_MANIFEST,
+            )
+        )
 
     # -- names and removal -----------------------------------------------------------------------------------------
     async def tag(self, name: str, repository: str, tag: str) -> None:
@@ -276,8 +352,9 @@ class ImageStore:
         self._references.put(replace(record, names=_merge(record.names, [_full(target)]), tagged=time.time_ns()))
         self.on_event("tag", image.id, {"name": target.familiar})
 
-    async def remove(self, name: str, *, force: bool, prune: bool,
-                     users: Callable[[str], Sequence[ImageUser]]) -> builtins.list[Removed]:
+    async def remove(
+        self, name: str, *, force: bool, prune: bool, users: Callable[[str], Sequence[ImageUser]]
+    ) -> builtins.list[Removed]:
         """Take a name away, and the image with its last one. *users*: the containers of an image ID.
 
         Raises:
@@ -298,37 +375,51 @@ class ImageStore:
             full = f"{target.repository}@{target.digest}" if target.digest else _full(target)
             left = [one for one in record.names if one != full]
             if not left and using and not force:
-                raise Conflict(f'conflict: unable to remove repository reference "{_familiar(name)}" (must force) - '
-                               f"container {using[0].id[:12]} is using its referenced image {image.id[7:19]}")
+                raise Conflict(
+                    f'conflict: unable to remove repository reference "{_familiar(name)}" (must force) - '
+                    f"container {using[0].id[:12]} is using its referenced image {image.id[7:19]}"
+                )
             going = [full] if left else [full, *record.digests]
-            if left:        # the digest stays as long as its repository has a name
-                going += [one for one in record.digests
-                          if not any(parse(other).repository == parse(one).repository for other in left)]
+            if left:  # the digest stays as long as its repository has a name
+                going += [
+                    one
+                    for one in record.digests
+                    if not any(parse(other).repository == parse(one).repository for other in left)
+                ]
         out = []
         for each in dict.fromkeys(going):
             out.append(Removed(untagged=parse(each).familiar))
             self.on_event("untag", image.id, {"name": image.id})
-        record = replace(record, names=tuple(one for one in record.names if one not in going),
-                         digests=tuple(one for one in record.digests if one not in going))
-        if record.names or using:
+        record = replace(
+            record,
+            names=tuple(one for one in record.names if one not in going),
+            digests=tuple(one for one in record.digests if one not in going),
+        )
+        if record.names or record.digests or using:
             self._references.put(record)
             return out
         return out + self._delete(record)
 
-    def _refuse_by_id(self, image: Image, record: Record, using: Sequence[ImageUser], running: ImageUser | None,
-                      force: bool) -> None:
+    def _refuse_by_id(
+        self, image: Image, record: Record, using: Sequence[ImageUser], running: ImageUser | None, force: bool
+    ) -> None:
         short = image.id[7:19]
         if running is not None:
-            raise Conflict(f"conflict: unable to delete {short} (cannot be forced) - image is being used by running "
-                           f"container {running.id[:12]}")
+            raise Conflict(
+                f"conflict: unable to delete {short} (cannot be forced) - image is being used by running "
+                f"container {running.id[:12]}"
+            )
         if force:
             return
         if using:
-            raise Conflict(f"conflict: unable to delete {short} (must be forced) - image is being used by stopped "
-                           f"container {using[0].id[:12]}")
-        if len({parse(one).repository for one in record.names}) > 1:
-            raise Conflict(f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple "
-                           "repositories")
+            raise Conflict(
+                f"conflict: unable to delete {short} (must be forced) - image is being used by stopped "
+                f"container {using[0].id[:12]}"
+            )
+        if len(record.names) > 1:
+            raise Conflict(
+                f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+            )
 
     def _delete(self, record: Record) -> builtins.list[Removed]:
         self._references.remove(record.id)
@@ -337,12 +428,15 @@ class ImageStore:
         gone = [Removed(deleted=record.id)]
         kept = {layer for one in self._references.all() for layer in one.layers}
         gone += [Removed(deleted=layer) for layer in reversed(record.layers) if layer not in kept]
-        if not self._busy:
-            self._collect()
+        self._collect()
         return gone
 
     def _collect(self) -> None:
         """Remove the blobs and layers that no image and no container needs. Not while something arrives."""
+        self._rubbish = True
+        if self._busy or not self._whole:
+            return
+        self._rubbish = bool(self._held)
         keep = {layer for held in self._held.values() for layer in held}
         layers = set(keep)
         for record in self._references.all():
@@ -359,12 +453,14 @@ class ImageStore:
 
     def _named_by(self, manifest: str) -> builtins.list[str]:
         """The blobs that a manifest of the store names."""
-        from backend.spec.image import decode_manifest
-
-        if not self.blobs.has(manifest):
-            return []
-        found = decode_manifest(self.blobs.read(manifest))
-        return [one.digest for one in found.layers] if isinstance(found, Manifest) else []
+        if manifest not in self._named:
+            try:
+                found = decode_manifest(self.blobs.read(manifest))
+            except (NotFound, InvalidArgument) as error:
+                log.error("the manifest %s cannot be read: %s", manifest, error.message)
+                return []
+            self._named[manifest] = [one.digest for one in found.layers] if isinstance(found, Manifest) else []
+        return self._named[manifest]
 
 
 def _merge(first: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
@@ -395,4 +491,3 @@ def _names_record(name: str, record: Record) -> bool:
     except InvalidArgument:
         return False
     return _full(reference) in record.names or f"{reference.repository}@{reference.digest}" in record.digests
-

@@ -66,7 +66,7 @@ class Op(enum.Enum):
     """Ends the keeper if it holds no container."""
 
 
-class KeeperError(Exception):
+class KeeperError(RuntimeError):
     """A request failed. *stage*: what was going on; *reason*: one word of the contract; *errno* if a call failed.
 
     Reasons: ``not_found`` (program missing), ``not_permitted`` (program cannot be run), ``no_user``, ``bad_cwd``,
