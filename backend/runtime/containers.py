@@ -119,7 +119,6 @@ class Containers:
         stdio, log = Stdio(**get(message, "stdio", "dict")), LogTarget(**get(message, "log", "dict"))
         given = message.get("overlay")
         overlay = Overlay(tuple(given["lower"]), given["upper"], given["work"]) if given else None
-        group: Cgroup | None = None
         launch: Launch | None = None
         try:
             config = spawn.read_config(bundle)
@@ -135,23 +134,23 @@ class Containers:
                 netns=fds[0] if fds else -1,
                 group=group,
             )
-            group.create(linux.get("resources") or {})
             child = spawn.spawn(self._machine, launch, stdio)
         except (BadConfig, CgroupError, OSError, ValueError) as error:
-            self._undo(launch, group, fds)
             raise _refusal("create", error) from error
-        _close_opened(launch, fds)
+        finally:
+            _close_opened(launch, fds)
         process = self._process_of(id, "", child, stdio, answer)
         container = Container(process, group, flags, bundle, log, linux.get("seccomp"))
         self._all[id] = container
         if not stdio.tty:
             self._make_streams(container, process, child.outputs, child.stdin)
-
-    def _undo(self, launch: Launch | None, group: Cgroup | None, fds: list[int]) -> None:
-        if launch is not None:
-            _close_opened(launch, fds)
-        if group is not None:
-            group.remove()
+        try:
+            # While the child is already on its way: it waits for the word before it joins.
+            group.create(linux.get("resources") or {})
+            child.sync.send(init.JOIN)
+            self._save(container)  # here and in _go: on disk before the answer, while the child is busy
+        except (CgroupError, OSError, ValueError) as error:
+            self._fail(process, _refusal("create", error))
 
     def _process_of(self, id: str, exec_id: str, child: Child, stdio: Stdio, answer: Answer) -> Process:
         process = Process(id, exec_id, child.pid, child.pidfd, stdio, sync=child.sync, answer=answer)
@@ -162,9 +161,10 @@ class Containers:
 
     def _make_streams(self, container: Container, process: Process, outputs: dict[int, int], stdin: int) -> None:
         log = None
-        if not process.exec_id and container.log.driver != "none":
-            target = container.log
-            log = LogWriter(target.directory, target.driver, target.max_size, target.max_files)
+        try:
+            log = self._log_of(container, process)
+        except OSError as error:
+            self._fail(process, KeeperError("create", "other", f"log {error.filename}: {error.strerror}", error.errno))
         once = process.stdio.stdin_once or bool(process.exec_id)
 
         def written() -> None:
@@ -177,6 +177,13 @@ class Containers:
 
         process.streams = Streams(self._loop, outputs, stdin, tty=process.stdio.tty, stdin_once=once, log=log,
                                   on_write=written, on_end=lambda: None, on_stdin_closed=stdin_closed)  # fmt: skip
+
+    @staticmethod
+    def _log_of(container: Container, process: Process) -> LogWriter | None:
+        if process.exec_id or container.log.driver == "none":
+            return None
+        target = container.log
+        return LogWriter(target.directory, target.driver, target.max_size, target.max_files)
 
     def _heard(self, process: Process) -> None:
         """A word from a child before its execve: ready, an error, or the end of file that execve makes."""
@@ -207,13 +214,13 @@ class Containers:
         container = self._all[process.id]
         if fds:
             self._make_streams(container, process, {1: fds[0]}, fds[0])
+        if process.failed is not None:
+            return  # it is being taken back
         process.status = "created"
         if process.answer is not None:
             answer, process.answer = process.answer, None
             names, copies = descriptors(process) if not process.exec_id else ([], [])
             answer({"pid": process.pid, "fds": names}, copies)
-        if not process.exec_id:
-            self._save(container)
 
     def _copies(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         names, copies = descriptors(self._container(message, "copies").process)
@@ -275,6 +282,8 @@ class Containers:
             process.sync.send(init.GO)
         except OSError:
             pass  # it has died: its exit is told in a moment
+        if not process.exec_id:
+            self._save(self._all[process.id])
 
     def _running(self, process: Process) -> None:
         process.status = "running"
@@ -282,8 +291,6 @@ class Containers:
         if process.answer is not None:
             answer, process.answer = process.answer, None
             answer({"pid": process.pid, "started_at": process.started_at})
-        if not process.exec_id:
-            self._save(self._all[process.id])
 
     def _fail(self, process: Process, error: KeeperError) -> None:
         """A start that cannot be: all is taken back before the answer is given, so nothing is left when it arrives."""

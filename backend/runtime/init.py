@@ -2,7 +2,7 @@
 
     keeper                               child
       | -- clone3 (namespaces) ----------> |
-      |                                    |  closes all but its few descriptors, joins cgroups and namespaces,
+      | -- JOIN (a container's) ---------> |  closes all but its few descriptors, joins cgroups and namespaces,
       |                                    |  mounts, pivots, finds user, directory and program
       | <------- READY (+ terminal) ------ |
       |   or    ERROR {reason, ...}        |
@@ -37,7 +37,7 @@ from backend.runtime.caps import SYS_ADMIN
 from backend.runtime.launch import DEFAULT_PATH, Launch, ProcessPlan
 from backend.runtime.plan import BindMount, FsMount
 
-READY, GO = b"R", b"G"
+READY, GO, JOIN = b"R", b"G", b"J"
 IGNORED = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT)  # by the keeper; all others have their default there
 # Signals that exist; glibc keeps 32 and 33 for itself.
 _SIGNALS = [s for s in range(1, 65) if s not in (9, 19, 32, 33)]
@@ -108,7 +108,7 @@ def leave_keeper(keep: set[int]) -> None:
 
 def _main(launch: Launch, sync: socket.socket) -> NoReturn:
     process = launch.process
-    _join_cgroups(launch)
+    _join_cgroups(launch, sync)
     _set_oom_score(process)
     apparmor = os.open("/proc/self/attr/exec", os.O_WRONLY | os.O_CLOEXEC) if process.apparmor else -1
     root = _build_container(launch) if launch.root is not None else _enter_container(launch)
@@ -144,7 +144,9 @@ def _main(launch: Launch, sync: socket.socket) -> NoReturn:
 
 
 # --- cgroup, oom ----------------------------------------------------------------------------------------------------
-def _join_cgroups(launch: Launch) -> None:
+def _join_cgroups(launch: Launch, sync: socket.socket) -> None:
+    if launch.root is not None and sync.recv(1) != JOIN:
+        os._exit(0)  # its cgroup could not be made, or the keeper is gone
     for path in launch.cgroup_files:
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

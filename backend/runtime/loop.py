@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import select
+import sys
 import time
 from collections.abc import Callable
 
@@ -56,7 +57,17 @@ class Loop:
             for fd, events in self._epoll.poll(self._timeout()):
                 # An earlier callback of this round may have closed the descriptor.
                 handler = self._handlers.get(fd)
-                if handler is not None:
-                    handler(events)
+                if handler is not None and not _guarded(handler, events):
+                    self.forget(fd)  # it would be called for the same event for ever
             while self._timers and self._timers[0][0] <= time.monotonic():
-                heapq.heappop(self._timers)[2]()
+                _guarded(heapq.heappop(self._timers)[2])
+
+
+def _guarded(call: Callable[..., None], *arguments: int) -> bool:
+    """Calls; a bug in what concerns one container must not be the end of all. False: it failed, and is in the log."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return False
+    return True

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from backend.runtime import caps
 from backend.runtime.client import KeeperError, Stdio
-from tests.support.keeper import CAPABILITIES, MASKED, Lab
+from tests.support.keeper import CAPABILITIES, MASKED, PLAIN, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 TTY = Stdio(tty=True, open_stdin=False, stdin_once=False, rows=33, columns=99)
@@ -282,8 +282,11 @@ async def test_nothing_is_left_behind_by_containers_that_ran_or_could_not(lab: L
     for config in (lab.config("nope"), bad_mount, bad_limit, lab.config("true", user={"username": "bob"})):
         with pytest.raises(KeeperError):
             await lab.create(config)
-    for stdio in (Stdio(False, False, False), TTY):
+    os.makedirs(f"{lab.at}/nolog/log/chunks-00000001.log")
+    for stdio in (PLAIN, TTY):
         await lab.output(lab.config("true"), stdio)
+        with pytest.raises(KeeperError):                   # a log that cannot be opened
+            await lab.create(lab.config("true"), stdio, id="nolog")
     created = await lab.create(lab.config("true"))
     await lab.keeper.delete(created)
     assert lab.census() == before
