@@ -6,9 +6,10 @@ import asyncio
 import builtins
 import os
 import re
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from backend.engine import builtin
 from backend.engine.clock import parse_time, rfc3339
@@ -135,7 +136,9 @@ class Images:
         program = await asyncio.to_thread(builtin.find_busybox)
         tar = await asyncio.to_thread(builtin.root_tar, program)
         config = builtin.image_config(go_arch(os.uname().machine))
-        await self._store.build_in(tar, config, builtin.REFERENCE)
+        with tempfile.NamedTemporaryFile(dir=self._core.paths.images, prefix=".builtin-", suffix=".tar") as file:
+            await asyncio.to_thread(_write, file, tar)
+            await self._store.build_in(file.name, config, builtin.REFERENCE)
         progress(ProgressLine(status=f"Status: Made {builtin.REFERENCE}"))
 
     async def load(self, source: AsyncIterator[bytes], *, progress: Progress,
@@ -157,6 +160,12 @@ class Images:
     async def tag(self, name: str, repository: str, tag: str = "") -> None:
         """Give an image one more name."""
         await self._store.tag(name, repository, tag)
+
+    async def check_auth(self, address: str, auth: RegistryAuth | None) -> str:
+        """Try credentials at the registry that they are for; raises Unauthorized when it does not accept them."""
+        from backend.images import login
+
+        return await asyncio.to_thread(login.check, address, auth or RegistryAuth(), self._store.settings)
 
     # --- removal ----------------------------------------------------------------------------------------------------
     async def remove(self, name: str, *, force: bool = False, prune: bool = True) -> builtins.list[api.ImageDeleteItem]:
@@ -195,6 +204,11 @@ class Images:
             report.images_deleted += removed
             if any(item.deleted for item in removed):
                 report.space_reclaimed += one.size
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+    file.flush()
 
 
 def _platform(text: str) -> Platform | None:
