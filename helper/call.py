@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from backend.engine.engine import Engine
 
 T = TypeVar("T")
+log = logging.getLogger("slipway.api")
 #: A JSON body beyond this is refused; the largest real ones are some hundred kilobytes.
 BODY_LIMIT = 16 << 20
 RAW_STREAM = "application/vnd.docker.raw-stream"
@@ -135,10 +137,15 @@ async def progress_stream(call: Call, work: Callable[[Callable[[Any], None]], Aw
             if task.done() and lines.empty():
                 break
         await task
-    except EngineError as error:
+    except Exception as error:
         if out is None:
             raise
-        await out.write(_encoder.encode({"errorDetail": {"message": error.message}, "error": error.message}) + b"\r\n")
+        if isinstance(error, ConnectionError):
+            raise
+        if not isinstance(error, EngineError):
+            log.exception("%s %s failed", call.http.method, call.http.path)
+        text = error.message if isinstance(error, EngineError) else "the engine met a fault of its own; its log says more"
+        await out.write(_encoder.encode({"errorDetail": {"message": text}, "error": text}) + b"\r\n")
     finally:
         if not task.done():
             task.cancel()

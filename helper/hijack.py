@@ -197,7 +197,7 @@ async def hijack(call: Call, session: Session, *, stdin: bool, keys: bytes = b""
     transport.write(head(call, session.tty))
     tail = _Tail()
     before.set_parser(tail)
-    before.force_close()
+    before.close()                          # no further request on this connection
     try:
         if session.history is not None:
             async for piece in session.history:

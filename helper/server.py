@@ -138,8 +138,6 @@ class Server:
             route, match = found
             reply = await self._run(route, Call(self._engine, request, match, version))
         except EngineError as error:
-            if request.content_length:
-                request.protocol.force_close()      # what is left of a refused body is not read
             reply = refusal(error)
         except (ConnectionError, asyncio.CancelledError):
             raise

@@ -169,7 +169,7 @@ def test_nothing_forks_outside_the_audited_room() -> None:
     assert not bad, "fork only in backend/runtime:\n  " + "\n  ".join(bad)
 
 
-CATCH_ALL_EDGES = ("helper.server", "helper.middleware", "helper.hijack", "backend.runtime.keeper", "backend.runtime.init", "backend.runtime.confined", "app.bridge", "helper.__main__")
+CATCH_ALL_EDGES = ("helper.server", "helper.call", "backend.runtime.keeper", "backend.runtime.init", "backend.runtime.confined", "app.bridge", "helper.__main__")
 
 
 def test_only_the_edges_catch_everything() -> None:
