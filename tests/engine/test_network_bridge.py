@@ -43,7 +43,7 @@ def tables() -> set[str]:
     return {item["table"]["name"] for item in json.loads(run("nft", "-j", "list", "tables"))["nftables"] if "table" in item}
 
 
-async def until(condition: object, seconds: float = 5.0) -> None:
+async def until(condition: object, seconds: float = 20.0) -> None:
     for _ in range(int(seconds / 0.02)):
         if condition():      # type: ignore[operator]
             return
@@ -335,7 +335,7 @@ async def test_a_namespace_that_somebody_holds_open_loses_its_device_all_the_sam
     assert endpoint.host_interface in links()
     _, other = await rig.container()
     assert other.ipv4 != endpoint.ipv4, "the address is still answered for"
-    await until(lambda: endpoint.host_interface not in links(), 8)
+    await until(lambda: endpoint.host_interface not in links())
     os.close(held)
 
 
