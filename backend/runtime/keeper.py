@@ -18,6 +18,7 @@ import gc
 import resource
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from backend.runtime import caps
@@ -94,7 +95,7 @@ class Server:
     """Accepts helpers and hands their requests to :class:`Containers`."""
 
     def __init__(self, exec_root: str, machine: Machine) -> None:
-        self._loop = Loop()
+        self._loop = Loop(guarded)
         self.inbox = sc.Inbox(MAX_MESSAGE)
         self._connections: list[Connection] = []
         self._containers = Containers(self._loop, machine, exec_root, self._broadcast, self._log_grown)
@@ -186,6 +187,16 @@ class Server:
     def run(self) -> None:
         """Serves until asked to stop."""
         self._loop.run()
+
+
+def guarded(call: Callable[..., None], *arguments: int) -> bool:
+    """Calls; a bug in what concerns one container must not be the end of all. False: it failed, and is in the log."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return False
+    return True
 
 
 def enlarge(sock: socket.socket) -> None:

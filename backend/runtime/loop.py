@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import select
-import sys
 import time
 from collections.abc import Callable
 
@@ -16,7 +15,9 @@ Handler = Callable[[int], None]
 class Loop:
     """One thread, level-triggered. A callback gets the events of its descriptor."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Callable[..., bool]) -> None:
+        """*guard* calls its first argument with the others and says whether that went well."""
+        self._guard = guard
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._handlers: dict[int, Handler] = {}
         self._masks: dict[int, int] = {}
@@ -57,17 +58,7 @@ class Loop:
             for fd, events in self._epoll.poll(self._timeout()):
                 # An earlier callback of this round may have closed the descriptor.
                 handler = self._handlers.get(fd)
-                if handler is not None and not _guarded(handler, events):
+                if handler is not None and not self._guard(handler, events):
                     self.forget(fd)  # it would be called for the same event for ever
             while self._timers and self._timers[0][0] <= time.monotonic():
-                _guarded(heapq.heappop(self._timers)[2])
-
-
-def _guarded(call: Callable[..., None], *arguments: int) -> bool:
-    """Calls; a bug in what concerns one container must not be the end of all. False: it failed, and is in the log."""
-    try:
-        call(*arguments)
-    except Exception as error:
-        sys.excepthook(type(error), error, error.__traceback__)
-        return False
-    return True
+                self._guard(heapq.heappop(self._timers)[2])
