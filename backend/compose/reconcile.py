@@ -108,6 +108,7 @@ class _Up:
         self.volumes: dict[str, int] = {}
         self.pulls: dict[str, int] = {}             # reference -> step
         self.renames: dict[str, int] = {}           # container ID -> step
+        self.leftovers: dict[tuple[str, int], set[int]] = {}    # (service, number) -> steps that remove them
         self.fates: dict[str, list[_Fate]] = {}     # service -> its containers afterwards
         self.waits: dict[tuple[str, Condition], set[int]] = {}
 
@@ -201,7 +202,8 @@ class _Up:
             if not _TEMPORARY.match(container.name) or self.is_gone(container):
                 there.append(container)
             elif others:
-                self.remove(container, "it was left by an up that was broken off")
+                gone = self.remove(container, "it was left by an up that was broken off")
+                self.leftovers.setdefault((service.name, container.number), set()).add(gone)
             else:
                 name = container_name(self.project, service, container.number)
                 cause = "its name was left by an up that was broken off"
@@ -272,7 +274,8 @@ class _Up:
         name = container_name(self.project, service, old.number)
         temporary = f"{old.id[:12]}_{name}"
         inherited = tuple(m for m in old.mounts if m.is_anonymous)
-        needs = self.materials(service)
+        # A new container would get the very name of one that was left.
+        needs = self.materials(service) | self.leftovers.get((service.name, old.number), set())
         image_id = self.observed.image_id(service.image)
         made = self.draft.add(
             CreateContainer(self.project, service, old.number, temporary, image_id, inherited), reason, needs)

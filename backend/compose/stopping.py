@@ -54,10 +54,22 @@ def plan_down(
         else:
             draft.add(RemoveNetwork(network.id, network.name), "the stack goes down", removed)
     if volumes:
+        _remove_anonymous(draft, doomed, observed, removed)
         for volume in observed.volumes:
             if volume.project == name:
                 draft.add(RemoveVolume(volume.name), "volumes were asked to go too", removed)
     return draft.done()
+
+
+def _remove_anonymous(draft: Draft, doomed: list[ObservedContainer], observed: Observed, after: set[int]) -> None:
+    """Anonymous volumes that went over from a container to the one that took its place: engines take them for named
+    ones from then on, and leave them when the container goes."""
+    known = {v.name for v in observed.volumes}
+    for container in doomed:
+        for mount in container.mounts:
+            if mount.is_anonymous and mount.name in known:
+                known.discard(mount.name)
+                draft.add(RemoveVolume(mount.name), f"anonymous volume of {container.name}", after)
 
 
 def plan_stop(name: str, observed: Observed, *, timeout: int | None = None) -> Plan:

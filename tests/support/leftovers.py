@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +39,17 @@ class Census:
         return found
 
 
-def _cgroups() -> frozenset[str]:
+def _cgroups(instance: str) -> frozenset[str]:
     found = set()
     for root, folders, _ in os.walk("/sys/fs/cgroup"):
-        found.update(os.path.join(root, f) for f in folders if "slipway" in os.path.join(root, f))
+        found.update(os.path.join(root, f) for f in folders if f"/{instance}/" in os.path.join(root, f))
     return frozenset(found)
+
+
+def _links(bridge: str) -> frozenset[str]:
+    """Network devices on one bridge: other instances work on the same machine."""
+    return frozenset(p.name for p in Path("/sys/class/net").iterdir()
+                     if (p / "master").exists() and (p / "master").resolve().name == bridge)
 
 
 def _role(pid: int) -> str:
@@ -74,16 +79,10 @@ def census(helper: PrivateHelper) -> Census:
     descriptors: dict[str, int] = {}
     for pid in pids:
         descriptors[_role(pid)] = descriptors.get(_role(pid), 0) + len(os.listdir(f"/proc/{pid}/fd"))
-    cgroup_mark = frozenset(c for c in _cgroups() if _belongs(c, helper))
+    bridge = helper.docker("network", "inspect", "-f", '{{index .Options "com.docker.network.bridge.name"}}', "bridge")
     folders = frozenset(
         str(p) for base in (helper.data, helper.exec) for p in Path(base, "containers").glob("*") if p.is_dir())
     return Census(
         mounts=frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if helper.at in line),
-        cgroups=cgroup_mark, links=frozenset(name for _, name in socket.if_nameindex()), network_namespaces=len(namespaces),
+        cgroups=_cgroups(helper.instance), links=_links(bridge.stdout.decode().strip()), network_namespaces=len(namespaces),
         children=_children_of(pids), descriptors=tuple(sorted(descriptors.items())), container_folders=folders)
-
-
-def _belongs(cgroup: str, helper: PrivateHelper) -> bool:
-    """A container's cgroup ends in its ID, which has a folder in this helper's state."""
-    name = os.path.basename(cgroup)
-    return len(name) == 64 or helper.at in cgroup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import secrets
@@ -31,6 +32,7 @@ class PrivateHelper:
         self.at = tempfile.mkdtemp(prefix="slipway-test-")
         self.socket = f"{self.at}/s.sock"
         self.data, self.exec = f"{self.at}/data", f"{self.at}/exec"
+        self.instance = "slipway-" + hashlib.sha256(self.exec.encode()).hexdigest()[:8]
         octet = 64 + next(_second_octet) % 60
         self.flags = ("--bip", f"10.{octet}.0.1/24", "--default-address-pool", f"base=10.{octet + 64}.0.0/16,size=24", *flags)
         self.process: subprocess.Popen[bytes] | None = None

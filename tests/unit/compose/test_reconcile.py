@@ -271,6 +271,17 @@ def test_down_stops_dependents_first_and_keeps_volumes(load: Load) -> None:
         "remove volume shop_data (volumes were asked to go too)"]
 
 
+def test_down_with_volumes_takes_the_anonymous_ones_too(load: Load) -> None:
+    world = World("shop")
+    up(world, load(STACK))
+    up(world, load(STACK, "services: {web: {user: x}}"))
+    anonymous = next(m.name for m in world.find("shop-web-1").mounts if m.is_anonymous)
+    world.volumes[anonymous] = ObservedVolume(anonymous, "", "")
+    assert f"remove volume {anonymous} (anonymous volume of shop-web-1)" in lines(
+        str(plan_down("shop", world.observed(), volumes=True)))
+    assert anonymous not in str(plan_down("shop", world.observed()))
+
+
 def test_down_leaves_orphans_and_the_networks_that_they_use(load: Load) -> None:
     world = World("shop")
     up(world, load(STACK))
@@ -315,6 +326,10 @@ def test_what_a_broken_off_up_left_is_put_right(load: Load) -> None:
     world.carry_out(dataclasses.replace(plan, steps=plan.steps[:1]))     # only the new one was made
     assert lines(up(world, load(STACK))) == [f"remove container {world.done[-2].split()[-1]} "
                                              "(it was left by an up that was broken off)"]
+    world.carry_out(dataclasses.replace(plan, steps=plan.steps[:1]))
+    again = str(reconcile(changed, world.observed())).splitlines()
+    assert "remove container" in again[0] and again[1].endswith("after 1"), "the name must be free before it is taken"
+    world.do(reconcile(load(STACK), world.observed()).steps[0].operation)
     world.carry_out(dataclasses.replace(plan, steps=plan.steps[:3]))     # the old one has gone, the name has not come
     assert [line.partition(" ")[0] for line in lines(up(world, changed))] == ["rename", "start"]
     assert world.find("shop-db-1").state == "running" and reconcile(changed, world.observed()).is_empty
