@@ -1,0 +1,155 @@
+"""What verbs print: tables, JSON lines, templates such as ``{{.ID}}``, and sizes and times in people's words."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from app.cli.errors import Usage
+
+TYPING = False
+if TYPING:
+    from collections.abc import Sequence
+    from typing import Any
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+SHORT = 12
+
+
+def short_id(text: str) -> str:
+    """The first 12 digits, without ``sha256:``."""
+    return text.removeprefix("sha256:")[:SHORT]
+
+
+def cut(text: str, width: int) -> str:
+    """*text*, at most *width* wide, with an ellipsis where something is missing."""
+    return text if len(text) <= width else text[:width - 1] + "…"
+
+
+def size(count: float, *, digits: int = 3, binary: bool = False) -> str:
+    """*count* bytes with three significant digits: ``4.43MB`` (``binary``: ``4.227MiB``, four digits)."""
+    step, units = (1024.0, _BINARY) if binary else (1000.0, _UNITS)
+    number, unit = float(count), 0
+    while number >= step and unit < len(units) - 1:
+        number, unit = number / step, unit + 1
+    return f"{number:.{4 if binary else digits}g}{units[unit]}"
+
+
+def span(seconds: float) -> str:
+    """A length of time as Docker says it: ``About a minute``, ``3 hours``, ``2 weeks``."""
+    minutes = int(seconds / 60)
+    hours = int(seconds / 3600 + 0.5)
+    for limit, text in (
+        (seconds < 1, "Less than a second"), (int(seconds) == 1, "1 second"), (seconds < 60, f"{int(seconds)} seconds"),
+        (minutes == 1, "About a minute"), (minutes < 60, f"{minutes} minutes"), (hours == 1, "About an hour"),
+        (hours < 48, f"{hours} hours"), (hours < 24 * 7 * 2, f"{hours // 24} days"),
+        (hours < 24 * 30 * 2, f"{hours // 24 // 7} weeks"), (hours < 24 * 365 * 2, f"{hours // 24 // 30} months"),
+    ):
+        if limit:
+            return text
+    return f"{hours // 24 // 365} years"
+
+
+def ago(epoch: float) -> str:
+    """How long ago *epoch* (seconds) was; ``N/A`` where it is not known."""
+    return f"{span(max(time.time() - epoch, 0))} ago" if epoch > 0 else "N/A"
+
+
+def epoch_of(text: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time; 0 where there is none (Go's year 1)."""
+    if not text or text.startswith("0001-"):
+        return 0
+    from datetime import datetime
+
+    head, _, tail = text.partition(".")
+    zone = tail.lstrip("0123456789") if tail else ""
+    return datetime.fromisoformat((head + zone if tail else text).replace("Z", "+00:00")).timestamp()
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns with three spaces between, as Docker's."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    lines = ("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+             for line in (titles, *rows))
+    return "\n".join(lines)
+
+
+def show(rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], wanted: str) -> None:
+    """Prints *rows*.
+
+    Args:
+        columns: (title, key) of the default table.
+        wanted: "" or ``table``, ``json``, a template, or ``table TEMPLATE``.
+    """
+    if wanted in ("", "table"):
+        print(table([title for title, _ in columns], [[row[key] for _, key in columns] for row in rows]))
+    elif wanted == "json":
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+    elif wanted.startswith("table "):
+        _template_table(rows, columns, wanted.removeprefix("table ").replace("\\t", "\t"))
+    else:
+        for row in rows:
+            print(fill(wanted, row))
+
+
+def _template_table(rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], template: str) -> None:
+    titles = {key: title for title, key in columns}
+    head = {key: titles.get(key, key.upper()) for key in (rows[0] if rows else titles)}
+    lines = [fill(template, row).split("\t") for row in (head, *rows)]
+    print(table(lines[0], lines[1:]))
+
+
+def fill(template: str, value: Any) -> str:
+    """*template* with ``{{.Path.To.Field}}`` and ``{{json .Field}}`` filled in from *value*.
+
+    Raises:
+        Usage: more of Go's template language than that, or a field that is not there.
+    """
+    out, rest = [], template.replace("\\n", "\n").replace("\\t", "\t")
+    while "{{" in rest:
+        head, _, tail = rest.partition("{{")
+        inner, closed, rest = tail.partition("}}")
+        if not closed:
+            raise Usage(f"the template {template!r} has a {{{{ without its }}}}.")
+        words = inner.split()
+        as_json = words[:1] == ["json"]
+        path = words[1:] if as_json else words
+        if len(path) != 1 or not path[0].startswith("."):
+            raise Usage(f"templates know {{{{.Field}}}} and {{{{json .Field}}}}; {{{{{inner}}}}} is more than that.")
+        found = _field(value, path[0], template)
+        out += [head, json.dumps(found, ensure_ascii=False) if as_json else _plain(found)]
+    return "".join(out) + rest
+
+
+def _field(value: Any, path: str, template: str) -> Any:
+    for name in filter(None, path.split(".")):
+        if not isinstance(value, dict) or name not in value:
+            raise Usage(f"the template {template!r} names {path}, which is not there.")
+        value = value[name]
+    return value
+
+
+def _plain(value: Any) -> str:
+    """*value* as Go's templates print it."""
+    if value is None:
+        return "<nil>"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + " ".join(map(_plain, value)) + "]"
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{_plain(value[key])}" for key in sorted(value)) + "]"
+    return str(value)
+
+
+def filters(words: Sequence[str]) -> dict[str, list[str]] | None:
+    """``key=value`` words as the API's ``filters``; None for none."""
+    out: dict[str, list[str]] = {}
+    for word in words:
+        key, found, value = word.partition("=")
+        if not found:
+            raise Usage(f"--filter takes KEY=VALUE, not {word!r}.")
+        out.setdefault(key.strip().lower(), []).append(value.strip())
+    return out or None
