@@ -224,7 +224,11 @@ def _strings(row: dict[str, Any], key: str) -> list[str]:
 
 
 def _member(name: str) -> str:
-    return os.fsdecode(b"/".join(tarstream.components(os.fsencode(name))))
+    """A member's name as the archive's own documents write it. Raises :class:`InvalidArgument`."""
+    try:
+        return os.fsdecode(b"/".join(tarstream.components(os.fsencode(name))))
+    except (tarstream.BadTar, ValueError) as error:
+        raise InvalidArgument(f"the archive cannot be read: {error}") from error
 
 
 def _docker_names(data: bytes | None) -> dict[str, list[str]]:
