@@ -1,4 +1,4 @@
-"""Docker's multiplexed stream: frames of eight bytes of head (stream, three zeros, big-endian length) and data. Pure."""
+"""Docker's multiplexed stream: frames of an 8-byte head (stream, three zeros, big-endian length) and data. Pure."""
 
 from __future__ import annotations
 

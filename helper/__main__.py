@@ -55,16 +55,19 @@ class Options:
 
 def parse(arguments: list[str]) -> Options:
     """The flags, named as dockerd's. Exits with a message where they make no sense."""
-    parser = argparse.ArgumentParser(prog="slipwayd", description="Slipway's engine (Docker Engine API)", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="slipwayd", description="Slipway's engine (Docker Engine API)",
+                                     allow_abbrev=False)
     add = parser.add_argument
-    add("-H", "--host", action="append", default=[], metavar="unix://SOCKET", help=f"socket to serve (default {DEFAULT_HOST})")
+    add("-H", "--host", action="append", default=[], metavar="unix://SOCKET",
+        help=f"socket to serve (default {DEFAULT_HOST})")
     add("--data-root", default=DEFAULT_DATA, metavar="DIR", help="images, containers, volumes (default %(default)s)")
     add("--exec-root", default=DEFAULT_EXEC, metavar="DIR", help="what lasts until the next boot (default %(default)s)")
     add("-G", "--group", default="", help="group that may open the socket: its members are as good as root")
     add("--registry-mirror", action="append", default=[], metavar="URL", help="mirror of Docker Hub")
     add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="registry without valid TLS")
     add("--bip", default="", metavar="ADDRESS/BITS", help="address of the default bridge")
-    add("--default-address-pool", action="append", default=[], metavar="base=NET,size=BITS", help="where networks take subnets")
+    add("--default-address-pool", action="append", default=[], metavar="base=NET,size=BITS",
+        help="where networks take subnets")
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="label of this engine")
     add("-p", "--pidfile", default="", help="write the process ID there")
     add("-D", "--debug", action="store_true", help="log more")

@@ -116,7 +116,7 @@ async def stream(call: Call, content_type: str, pieces: AsyncIterator[bytes]) ->
 
 
 async def progress_stream(call: Call, work: Callable[[Callable[[Any], None]], Awaitable[Any]]) -> web.StreamResponse:
-    """JSON lines that *work* tells. A failure before the first line is an ordinary error, after it a line of the stream."""
+    """JSON lines that *work* tells. A failure before the first line is an ordinary error, later one of the lines."""
     lines: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     def tell(line: Any) -> None:
@@ -144,7 +144,8 @@ async def progress_stream(call: Call, work: Callable[[Callable[[Any], None]], Aw
             raise
         if not isinstance(error, EngineError):
             log.exception("%s %s failed", call.http.method, call.http.path)
-        text = error.message if isinstance(error, EngineError) else "the engine met a fault of its own; its log says more"
+        fault = "the engine met a fault of its own; its log says more"
+        text = error.message if isinstance(error, EngineError) else fault
         await out.write(_encoder.encode({"errorDetail": {"message": text}, "error": text}) + b"\r\n")
     finally:
         if not task.done():

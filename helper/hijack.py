@@ -196,7 +196,7 @@ async def hijack(call: Call, session: Session, *, stdin: bool, keys: bytes = b""
         raise ConnectionResetError("the client is gone")
     transport.write(head(call, session.tty))
     tail = _Tail()
-    before.set_parser(tail)
+    before.set_parser(tail)  # type: ignore[arg-type]  # whatever has feed_data and feed_eof
     before.close()                          # no further request on this connection
     try:
         if session.history is not None:

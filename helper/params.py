@@ -29,7 +29,7 @@ def integer(query: Mapping[str, str], name: str) -> int | None:
 
 
 def moment(query: Mapping[str, str], name: str, now: int) -> int:
-    """A time (Unix seconds with or without a fraction, RFC 3339, or a duration before *now*) as ns; 0 where not said."""
+    """A time (Unix seconds with or without fraction, RFC 3339, or a duration before *now*) as ns; 0 where not said."""
     value = query.get(name, "")
     return parse_time(value, now) if value and value != "0" else 0
 

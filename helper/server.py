@@ -154,14 +154,14 @@ class Server:
         if route.abortable or route.method == "GET":
             return await route.handler(call)
         # A client that goes away does not leave a change half made.
-        task: asyncio.Task[web.StreamResponse] = asyncio.ensure_future(route.handler(call))  # type: ignore[arg-type]
+        task: asyncio.Task[web.StreamResponse] = asyncio.ensure_future(route.handler(call))
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
         return await asyncio.shield(task)
 
 
 def _version(path: str) -> tuple[tuple[int, int], str]:
-    """The API version that a path asks for, and the path without it. Raises :class:`InvalidArgument` if it is too new."""
+    """The API version that a path asks for, and the path without it. Raises :class:`InvalidArgument`: too new."""
     if not path.startswith("/v"):
         return API_VERSION, path
     found = _VERSIONED.fullmatch(path)

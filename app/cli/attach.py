@@ -72,7 +72,7 @@ def resizer(engine: Engine, path: str) -> Any:
 
 def follow(engine: Engine, container: str, streams: Answer, result: Answer, *, tty: bool, stdin: bool, keys: str,
            sig_proxy: bool, started: bool) -> int:
-    """Stays with a container until it ends (its exit code) or the user detaches (0). *started* False: starts it first."""
+    """Stays with a container until it ends (its exit code) or the user detaches (0). *started* False: starts it."""
     path = f"/containers/{quote(container)}"
     tell = resizer(engine, path)
 

@@ -14,7 +14,7 @@ from app.cli.http import Answer, deframed
 
 TYPING = False
 if TYPING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 DETACH_KEYS = "ctrl-p,ctrl-q"
 _CTRL = "@abcdefghijklmnopqrstuvwxyz[\\]^_"
@@ -102,8 +102,9 @@ class Session:
         self._waiting = b""
         self.detached = False
 
-    def run(self, *, on_resize: Callable[[], None] | None = None, on_signal: Callable[[int], None] | None = None) -> None:
-        """Shovels. *on_resize*: called for each change of the terminal's size; *on_signal*: for each signal to pass on."""
+    def run(self, *, on_resize: Callable[[], None] | None = None,
+            on_signal: Callable[[int], None] | None = None) -> None:
+        """Shovels. *on_resize*: called for each change of the terminal's size; *on_signal*: for each signal."""
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         old_wake = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         watched = [signal.SIGWINCH] if on_resize else []
@@ -152,7 +153,7 @@ class Session:
                     return
                 output.send(data)
 
-    def _output(self) -> Iterator[None]:
+    def _output(self) -> Generator[None, bytes, None]:
         """A coroutine that is sent bytes of the connection and writes them to where they belong."""
         if self._tty:
             while True:

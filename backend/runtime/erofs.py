@@ -151,7 +151,7 @@ class _Tree:
         return parent.children.get(path[-1]) if parent is not None and parent.children is not None else None
 
     def directory(self, path: tuple[bytes, ...], *, make: bool = True) -> _Node:
-        """The directory *path*; symbolic links of this layer on the way are followed inside its root, as unpacking would."""
+        """The directory *path*; this layer's symbolic links on the way are followed inside its root, as unpacking."""
         node, stack, left = self.root, [self.root], list(reversed(path))
         links = 0
         while left:
@@ -282,10 +282,8 @@ class _Writer:
         area = self.areas.get(node.nid, b"")
         count = (len(area) - _XATTR_HEAD) // 4 + 1 if area else 0
         regular = node.kind == stat.S_IFREG
-        if regular:
-            union = _ONE_CHUNK
-        else:
-            union = node.rdev if node.kind in (stat.S_IFCHR, stat.S_IFBLK) else node.block
+        device = node.kind in (stat.S_IFCHR, stat.S_IFBLK)
+        union = _ONE_CHUNK if regular else node.rdev if device else node.block
         out = (
             _INODE.pack(
                 _CHUNK if regular else _PLAIN,
@@ -360,7 +358,9 @@ def _directory(node: _Node, above: _Node) -> bytes:
             *((name, child.nid, _DIRENT_KINDS[child.kind]) for name, child in node.children.items()),
         ]
     )
-    out, block, used = [], [], 0
+    out: list[bytes] = []
+    block: list[tuple[bytes, int, int]] = []
+    used = 0
     for one in names:
         need = _DIRENT.size + len(one[0])
         if used + need > BLOCK:

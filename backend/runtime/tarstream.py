@@ -199,7 +199,7 @@ def _entry(header: bytes, kind: bytes, size: int, data: int, pax: dict[str, byte
 
 
 def _xattrs(pax: dict[str, bytes]) -> dict[bytes, bytes]:
-    """What a layer may set: file capabilities and user attributes; never the marks of overlayfs or of security modules."""
+    """What a layer may set: file capabilities and user attributes; never marks of overlayfs or security modules."""
     found = {}
     for key, value in pax.items():
         if key.startswith(_XATTR):

@@ -17,7 +17,8 @@ from helper.params import boolean, detach_keys, integer, moment
 
 async def create(call: Call) -> web.StreamResponse:
     body = await call.json(api.ContainerCreate)
-    made = await call.engine.containers.create(body, name=call.query.get("name", ""), platform=call.query.get("platform", ""))
+    made = await call.engine.containers.create(body, name=call.query.get("name", ""),
+                                               platform=call.query.get("platform", ""))
     return answer(made, 201)
 
 
@@ -40,12 +41,14 @@ async def start(call: Call) -> web.StreamResponse:
 
 
 async def stop(call: Call) -> web.StreamResponse:
-    await call.engine.containers.stop(call.path["id"], signal=call.query.get("signal"), timeout=integer(call.query, "t"))
+    await call.engine.containers.stop(call.path["id"], signal=call.query.get("signal"),
+                                         timeout=integer(call.query, "t"))
     return empty()
 
 
 async def restart(call: Call) -> web.StreamResponse:
-    await call.engine.containers.restart(call.path["id"], signal=call.query.get("signal"), timeout=integer(call.query, "t"))
+    await call.engine.containers.restart(call.path["id"], signal=call.query.get("signal"),
+                                            timeout=integer(call.query, "t"))
     return empty()
 
 
@@ -76,7 +79,8 @@ async def update(call: Call) -> web.StreamResponse:
 async def remove(call: Call) -> web.StreamResponse:
     if boolean(call.query, "link"):
         raise InvalidArgument("links between containers are not kept by this engine; remove the container itself")
-    await call.engine.containers.remove(call.path["id"], force=boolean(call.query, "force"), volumes=boolean(call.query, "v"))
+    await call.engine.containers.remove(call.path["id"], force=boolean(call.query, "force"),
+                                        volumes=boolean(call.query, "v"))
     return empty()
 
 

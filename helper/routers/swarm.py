@@ -12,8 +12,8 @@ _SECTIONS = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
 
 
 async def no_manager(call: Call) -> web.StreamResponse:
-    raise Unavailable('This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this '
-                      "node to swarm and try again.")
+    raise Unavailable('This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
+                      "this node to swarm and try again.")
 
 
 def _routes() -> list[Route]:

@@ -40,7 +40,8 @@ async def disk_usage(call: Call) -> web.StreamResponse:
 
 async def events(call: Call) -> web.StreamResponse:
     now = time.time_ns()
-    found = call.engine.events.subscribe(moment(call.query, "since", now), moment(call.query, "until", now), call.filters())
+    since, until = moment(call.query, "since", now), moment(call.query, "until", now)
+    found = call.engine.events.subscribe(since, until, call.filters())
     try:
         return await stream(call, "application/json", _lines(found))
     finally:
@@ -66,7 +67,8 @@ async def plugins(call: Call) -> web.StreamResponse:
 
 
 async def build(call: Call) -> web.StreamResponse:
-    raise NotImplemented_("Slipway cannot build images yet; build with another engine, push to a registry and pull here")
+    raise NotImplemented_("Slipway cannot build images yet; build with another engine, push to a registry and pull "
+                          "here")
 
 
 ROUTES = [

@@ -36,7 +36,7 @@ async def test_an_archive_of_docker_save_loads_and_its_files_can_be_read() -> No
 
 @pytest.mark.parametrize("squeeze", [gzip.compress, lambda data: __import__("lzma").compress(data),
                                      lambda data: __import__("zstandard").compress(data), bytes])
-async def test_a_root_file_system_is_imported_from_any_compression(squeeze) -> None:  # noqa: ANN001
+async def test_a_root_file_system_is_imported_from_any_compression(squeeze) -> None:
     tar = tar_of([("bin", None), ("bin/x", os.urandom(300_000)), ("y", b"")])
     async with store() as images:
         made = await images.import_(pieces(squeeze(tar)), reference="debian:mine", message="hand-made",
@@ -47,7 +47,7 @@ async def test_a_root_file_system_is_imported_from_any_compression(squeeze) -> N
         assert made.details.history[0].comment == "hand-made"
 
 
-async def test_what_was_imported_is_there_after_a_restart(tmp_path) -> None:  # noqa: ANN001
+async def test_what_was_imported_is_there_after_a_restart(tmp_path) -> None:
     async with store(str(tmp_path)) as images:
         made = await images.import_(pieces(tar_of([("a", b"x")])), reference="kept:1")
     async with store(str(tmp_path)) as images:
@@ -56,11 +56,11 @@ async def test_what_was_imported_is_there_after_a_restart(tmp_path) -> None:  # 
         assert open(f"{where}/a").read() == "x"
 
 
-async def test_removal_speaks_as_docker_does_and_frees_the_disk(tmp_path) -> None:  # noqa: ANN001
+async def test_removal_speaks_as_docker_does_and_frees_the_disk(tmp_path) -> None:
     async with store(str(tmp_path)) as images:
         made = await images.import_(pieces(tar_of([("a", b"x")])), reference="one:1")
         await images.tag("one:1", "two", "")
-        with pytest.raises(Conflict, match="must be forced.*image is referenced in multiple repositories"):
+        with pytest.raises(Conflict, match=r"must be forced.*image is referenced in multiple repositories"):
             await images.remove(made.id, force=False, prune=True, users=nobody)
         assert [one.untagged for one in await images.remove("two", force=False, prune=True, users=nobody)] == ["two:latest"]
         stopped, running = ImageUser("c" * 64, False), ImageUser("d" * 64, True)
@@ -85,7 +85,7 @@ async def test_a_container_keeps_the_files_of_an_image_that_is_removed() -> None
         assert images.blobs.all() == []
 
 
-async def test_a_saved_archive_loads_again_with_the_same_id(tmp_path) -> None:  # noqa: ANN001
+async def test_a_saved_archive_loads_again_with_the_same_id(tmp_path) -> None:
     async with store() as images:
         await images.load(pieces(docker_archive([tar_of([("a", b"x" * 70_000)])], compress=True)), progress=nothing)
         identity = images.get("made:1").id
@@ -105,7 +105,7 @@ async def test_a_saved_archive_loads_again_with_the_same_id(tmp_path) -> None:  
     (tar_of([("manifest.json", b'[{"Config":"../../etc/passwd","Layers":[]}]')]), "leads out|has not"),
     (tar_of([("manifest.json", b"[" * 100_000)]), "not JSON"),
 ])
-async def test_a_bad_archive_is_refused_with_words_and_leaves_nothing(data: bytes, words: str, tmp_path) -> None:  # noqa: ANN001
+async def test_a_bad_archive_is_refused_with_words_and_leaves_nothing(data: bytes, words: str, tmp_path) -> None:
     async with store(str(tmp_path)) as images:
         with pytest.raises(InvalidArgument, match=words):
             await images.load(pieces(data), progress=nothing)
@@ -121,7 +121,7 @@ async def test_a_layer_that_is_not_what_its_image_says_is_refused() -> None:
         assert images.list() == []
 
 
-async def test_a_list_of_images_that_cannot_be_read_is_put_aside_and_no_blob_is_lost(tmp_path) -> None:  # noqa: ANN001
+async def test_a_list_of_images_that_cannot_be_read_is_put_aside_and_no_blob_is_lost(tmp_path) -> None:
     async with store(str(tmp_path)) as images:
         await images.import_(pieces(tar_of([("a", b"x")])), reference="one:1")
         blobs = set(images.blobs.all())

@@ -81,7 +81,7 @@ async def store(at: str | None = None, *, settings: RegistrySettings | None = No
             shutil.rmtree(folder)
 
 
-def tar_of(files: Iterable[tuple[str, bytes | None | tarfile.TarInfo]]) -> bytes:
+def tar_of(files: Iterable[tuple[str, bytes | tarfile.TarInfo | None]]) -> bytes:
     """A tar: (name, contents), (name, None) for a directory, or a ready TarInfo."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -120,7 +120,7 @@ def docker_archive(layers: list[bytes], *, tag: str = "made:1", compress: bool =
                 "rootfs": {"type": "layers", "diff_ids": [digest(one) for one in layers]}}
     body = json.dumps(document).encode()
     name = digest(body)[7:] + ".json"
-    files: list[tuple[str, bytes | None | tarfile.TarInfo]] = [(name, body)]
+    files: list[tuple[str, bytes | tarfile.TarInfo | None]] = [(name, body)]
     for number, one in enumerate(layers):
         files.append((f"{number}/layer.tar", gzip.compress(one) if compress else one))
     manifest = [{"Config": name, "RepoTags": [tag] if tag else None, "Layers": [f"{n}/layer.tar" for n in range(len(layers))]}]
