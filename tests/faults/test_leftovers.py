@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.leftovers import Census, census
+from tests.support.leftovers import Census, census, settled
 from tests.support.private import PrivateHelper, docker_client
 from tests.support.roots import busybox_tar
 
@@ -45,7 +45,7 @@ def nothing_left(helper: PrivateHelper, before: Census) -> None:
     ("a mount's source is missing", ["--mount", "type=bind,src=/no/such/place,dst=/x", "busybox", "true"], 125, b"bind source path does not exist"),
 ], ids=lambda v: v if isinstance(v, str) else "")
 def test_a_container_that_fails_to_start_leaves_nothing(helper: PrivateHelper, why: str, arguments: list[str], code: int, says: bytes) -> None:
-    before = census(helper)
+    before = settled(helper)
     done = helper.docker("run", "--rm", *arguments, check=False)
     assert (done.returncode, says.lower() in done.stderr.lower()) == (code, True), (why, done.returncode, done.stderr)
     nothing_left(helper, before)
@@ -57,7 +57,7 @@ def test_a_port_in_use_is_refused_by_name_and_leaves_nothing(helper: PrivateHelp
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        before = census(helper)
+        before = settled(helper)
         done = helper.docker("run", "--name", "wants", "-p", f"{port}:80", "busybox", "true", check=False)
         assert done.returncode == 125
         assert str(port).encode() in done.stderr
@@ -67,7 +67,7 @@ def test_a_port_in_use_is_refused_by_name_and_leaves_nothing(helper: PrivateHelp
 
 
 def test_many_lives_leave_nothing(helper: PrivateHelper) -> None:
-    before = census(helper)
+    before = settled(helper)
     for n in range(20):
         network = "none" if n % 2 else "bridge"
         helper.docker("run", "--rm", "--network", network, "-p" if n % 4 == 0 else "--label", "127.0.0.1::80" if n % 4 == 0 else "x=y", "busybox", "true")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +24,17 @@ class Census:
     container_folders: frozenset[str]
 
     def grown_since(self, before: Census) -> list[str]:
-        """What is there now and was not before, in words; empty when nothing was left behind."""
+        """What is there now and was not before, in words; empty when nothing was left behind.
+
+        Links are counted: a namespace that stood ready and was used is replaced by another, with a link of another name.
+        """
         found = []
-        for what in ("mounts", "cgroups", "links", "container_folders"):
+        for what in ("mounts", "cgroups", "container_folders"):
             more = getattr(self, what) - getattr(before, what)
             if more:
                 found.append(f"{what}: {sorted(more)}")
+        if len(self.links) > len(before.links):
+            found.append(f"links: {len(before.links)} before, {len(self.links)} now (new: {sorted(self.links - before.links)})")
         for what in ("network_namespaces", "children"):
             if getattr(self, what) > getattr(before, what):
                 found.append(f"{what}: {getattr(before, what)} before, {getattr(self, what)} now")
@@ -86,3 +92,16 @@ def census(helper: PrivateHelper) -> Census:
         mounts=frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if helper.at in line),
         cgroups=_cgroups(helper.instance), links=_links(bridge.stdout.decode().strip()), network_namespaces=len(namespaces),
         children=_children_of(pids), descriptors=tuple(sorted(descriptors.items())), container_folders=folders)
+
+
+def settled(helper: PrivateHelper) -> Census:
+    """Count once nothing changes any more: what stands ready has been made again, what has ended is gone."""
+    deadline = time.monotonic() + 10
+    last = census(helper)
+    while True:
+        time.sleep(0.3)
+        now = census(helper)
+        if not now.grown_since(last) and not last.grown_since(now):
+            return now
+        assert time.monotonic() < deadline, f"the helper does not come to rest: {now.grown_since(last)}"
+        last = now
