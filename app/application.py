@@ -88,7 +88,7 @@ async def _run(wanted: Options) -> int:
     from app.settings import Preferences
     from app.windows.main import MainWindow
 
-    preferences = Preferences(os.devnull if wanted.shot else None)
+    preferences = Preferences(keep=not wanted.shot)
     if wanted.theme:
         preferences.theme = wanted.theme  # type: ignore[assignment]
     theme.install(preferences)

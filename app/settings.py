@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from PySide6.QtCore import QByteArray, QSettings
 
@@ -11,12 +11,31 @@ THEMES: tuple[Theme, ...] = ("system", "light", "dark")
 VERSION = 1
 
 
-class Preferences:
-    """A typed face on QSettings. Give *path* to keep it somewhere else (tests, --shot)."""
+class _Store(Protocol):
+    def value(self, key: str, default: Any = None, kind: Any = None, /) -> Any: ...
+    def setValue(self, key: str, value: Any, /) -> None: ...
 
-    def __init__(self, path: str | None = None) -> None:
-        self._store = (QSettings(path, QSettings.Format.IniFormat) if path else
-                       QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "slipway", "window"))
+
+class _Memory:
+    """Remembers nothing beyond the process. (QSettings on /dev/null would replace the device by a file.)"""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+
+    def value(self, key: str, default: Any = None, _kind: Any = None, /) -> Any:
+        return self._values.get(key, default)
+
+    def setValue(self, key: str, value: Any, /) -> None:
+        self._values[key] = value
+
+
+class Preferences:
+    """A typed face on QSettings. *path*: keep it somewhere else (tests); not *keep*: forget it with the process."""
+
+    def __init__(self, path: str | None = None, *, keep: bool = True) -> None:
+        self._store: _Store = _Memory() if not keep else (
+            QSettings(path, QSettings.Format.IniFormat) if path else
+            QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "slipway", "window"))
         if self._store.value("version", 0, int) != VERSION:
             self._store.setValue("version", VERSION)
 

@@ -128,3 +128,14 @@ def test_sizes_and_ages_read_as_people_write_them() -> None:
 
 def test_the_name_column_is_where_the_delegate_expects_it() -> None:
     assert ContainerTable.columns[NAME].title == "Name"
+
+
+def test_a_picture_taken_as_root_does_not_turn_dev_null_into_a_file(qapp: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.settings import Preferences
+
+    made = []
+    monkeypatch.setattr("app.settings.QSettings", lambda *paths: made.append(paths))
+    preferences = Preferences(keep=False)
+    preferences.theme = "dark"
+    preferences.keep_flag("wrap", False)
+    assert (preferences.theme, preferences.flag("wrap", True), preferences.layout("main"), made) == ("dark", False, None, [])

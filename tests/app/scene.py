@@ -1,0 +1,103 @@
+"""A small world on a real helper, worth looking at: images, a stack, containers in every state. For pictures and tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from backend.client import Client
+from backend.compose import execute as carry_out
+from backend.compose import load_project, observe, reconcile
+from backend.spec import api
+from tests.support.roots import busybox_tar
+
+COMPOSE = """\
+name: shop
+services:
+  web:
+    image: demo/web:1.2
+    command: sh -c 'mkdir -p /www && echo "the shop" > /www/index.html && httpd -f -p 80 -h /www'
+    ports: ["80"]
+    environment:
+      SHOP_NAME: ${SHOP_NAME:-The little shop}
+      SHOP_DATABASE: db
+    depends_on: [db]
+    networks: [front, back]
+    restart: unless-stopped
+  worker:
+    image: demo/worker:2.0
+    command: sh -c 'n=0; while true; do n=$$((n+1)); echo "order $$n packed"; sleep 0.7; done'
+    networks: [back]
+    depends_on: [db]
+  db:
+    image: demo/db:16
+    command: sh -c 'echo ready > /data/state; sleep infinity'
+    volumes: ["data:/data"]
+    networks: [back]
+networks:
+  front:
+  back:
+volumes:
+  data:
+"""
+SPEAKER = ("n=0; while true; do n=$((n+1)); echo \"$(date +%T) GET /articles/$((n * 37 % 900)) 200 $((n % 40 + 3)) ms\"; "
+           "[ $((n % 23)) = 0 ] && echo \"$(date +%T) warning: slow answer from the database: 812 ms\" >&2; sleep 0.15; done")
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 1 << 20):
+        yield data[start:start + (1 << 20)]
+
+
+async def add_image(client: Client, *names: str) -> None:
+    """Import the machine's busybox under *names*."""
+    root = busybox_tar()
+    first, *others = names
+    repository, _, tag = first.rpartition(":")
+    async for _ in client.import_image(_pieces(root), repository=repository, tag=tag, message="from the machine's busybox"):
+        pass
+    for name in others:
+        repository, _, tag = name.rpartition(":")
+        await client.tag_image(first, repository, tag)
+
+
+async def run(client: Client, name: str, image: str, command: str, *, publish: str = "", memory: int = 0,
+              binds: tuple[str, ...] = (), wait: bool = False) -> str:
+    """Create and start one; *wait*: until it has ended. Its ID."""
+    host = api.HostConfig(memory=memory, binds=list(binds))
+    exposed: dict[str, api.Empty] = {}
+    if publish:
+        host.port_bindings = {f"{publish}/tcp": [api.PortBinding(host_ip="127.0.0.1")]}
+        exposed = {f"{publish}/tcp": api.Empty()}
+    made = await client.create_container(api.ContainerCreate(image=image, cmd=["sh", "-c", command], exposed_ports=exposed,
+                                                            host_config=host), name=name)
+    await client.start_container(made.id)
+    if wait:
+        await client.wait_container(made.id)
+    return made.id
+
+
+async def build(client: Client, folder: Path) -> dict[str, str]:
+    """Make the world; the containers' IDs by name, and `compose`: the stack's file."""
+    await add_image(client, "debian:stable-slim", "demo/web:1.2", "demo/worker:2.0", "demo/db:16", "registry.example.com/team/reports:2026.11")
+    made = {
+        "blog": await run(client, "blog", "demo/web:1.2", SPEAKER, publish="8080", memory=256 << 20, binds=("blog-articles:/articles",)),
+        "reports": await run(client, "reports", "registry.example.com/team/reports:2026.11",
+                             "echo 'reading 12 reports'; echo 'no database at db:5432' >&2; exit 3", wait=True),
+        "migrate": await run(client, "migrate", "demo/db:16", "echo 'schema is up to date'", wait=True),
+    }
+    made["cache"] = await run(client, "cache", "demo/worker:2.0", "while true; do dd if=/dev/zero of=/tmp/x bs=1M count=20 2>/dev/null; sleep 0.4; done", publish="6379")
+    paused = await run(client, "mail", "debian:stable-slim", "sleep infinity")
+    await client.pause_container(paused)
+    made["mail"] = paused
+    file = folder / "shop" / "compose.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(COMPOSE)
+    project = load_project([str(file)])
+
+    async def anonymous(_reference: str) -> str:
+        return ""
+    report = await carry_out(client, reconcile(project, await observe(client, project)), lambda _step: None, credentials=anonymous)
+    assert report.ok, report.failed
+    made["compose"] = str(file)
+    return made
