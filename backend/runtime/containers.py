@@ -176,7 +176,7 @@ class Containers:
                 self._tell({"event": "stdin", "id": process.id})  # the helper's copy would keep the input open
 
         process.streams = Streams(self._loop, outputs, stdin, tty=process.stdio.tty, stdin_once=once, log=log,
-                                  on_write=written, on_end=lambda: None, on_stdin_closed=stdin_closed)  # fmt: skip
+                                  on_write=written, on_stdin_closed=stdin_closed)  # fmt: skip
 
     @staticmethod
     def _log_of(container: Container, process: Process) -> LogWriter | None:
@@ -367,6 +367,8 @@ class Containers:
             answer, process.answer = process.answer, None
             answer(process.failed or {"pid": process.pid, "started_at": process.started_at})
         self._tell({"event": "exit", **process.exit.to_wire()})
+        if process.streams is not None:
+            process.streams.end_told()
         if process.exec_id:
             self._end_exec(container, process)
 

@@ -51,7 +51,6 @@ class Streams:
         stdin_once: bool,
         log: LogWriter | None,
         on_write: Callable[[], None],
-        on_end: Callable[[], None],
         on_stdin_closed: Callable[[], None],
     ) -> None:
         self._loop = loop
@@ -61,13 +60,13 @@ class Streams:
         self._stdin_once = stdin_once
         self._log = log
         self._on_write = on_write
-        self._on_end = on_end
         self._on_stdin_closed = on_stdin_closed
         self._clients: list[Client] = []
         self._pending = bytearray()  # input that the process has not taken yet
         self._stdin_ending = False
         self._paused = False
         self._dead = False  # the process is gone: what is left is read without regard to clients
+        self._end_told = False  # clients hear the end of output only after the process's end has been told
         for number, fd in self._outputs.items():
             os.set_blocking(fd, False)
             loop.watch(fd, self._mask(fd), lambda events, n=number: self._output_ready(n, events))  # type: ignore[misc]
@@ -130,11 +129,23 @@ class Streams:
             self._stdin = -1
         os.close(fd)
         if not self._outputs:
-            for client in self._clients[:]:
-                self._finish(client)
+            if self._end_told:
+                self._finish_all()
             if self._log is not None:
                 self._log.flush()
-            self._on_end()
+
+    def end_told(self) -> None:
+        """The process's end is known to the helper: who sees the end of output and asks for the exit code gets it.
+
+        `docker exec` asks once, at the end of output, and takes "still running" for success.
+        """
+        self._end_told = True
+        if not self._outputs:
+            self._finish_all()
+
+    def _finish_all(self) -> None:
+        for client in self._clients[:]:
+            self._finish(client)
 
     def _pause(self, on: bool) -> None:
         if self._paused == on:
@@ -180,7 +191,7 @@ class Streams:
         self._clients.append(client)
         fd = client.sock.fileno()
         self._loop.watch(fd, IN | RDHUP, lambda events: self._client_ready(client, events))
-        if not self._outputs:
+        if not self._outputs and self._end_told:
             self._finish(client)
 
     def _client_mask(self, client: Client) -> int:
@@ -316,7 +327,8 @@ class Streams:
     # --- the end ----------------------------------------------------------------------------------------------------
     def close(self) -> None:
         """Lets everything go at once."""
-        self._on_end = self._on_stdin_closed = lambda: None
+        self._on_stdin_closed = lambda: None
+        self._end_told = True
         self.abandon()
         self._close_stdin_now()
         for client in self._clients[:]:
