@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 
-from aiohttp import web
+from helper import web
 
 _ROTATE = 16 << 20
 

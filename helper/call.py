@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from aiohttp import web
 
 from backend.errors import EngineError, InvalidArgument, TooLarge
 from backend.spec.api.wire import decode_body
 from backend.spec.filters import Filters
+from helper import web
 
 if TYPE_CHECKING:
     from backend.engine.engine import Engine

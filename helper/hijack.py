@@ -13,8 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
+from helper import web
 from helper.call import MULTIPLEXED, RAW_STREAM, Call
 
 if TYPE_CHECKING:

@@ -17,12 +17,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
-
 import resources
 from backend.errors import EngineError, InvalidArgument, NotFound, NotImplemented_
-from helper import routers
+from helper import routers, web
 from helper.access import Audit
 from helper.call import Call, Handler, Route, answer, refusal
 
@@ -35,7 +32,7 @@ _VERSIONED = re.compile(r"/v(\d{1,3})\.(\d{1,3})(/.*)?")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class _Protocol(RequestHandler):
+class _Protocol(web.RequestHandler):
     """A connection. A client that asks for an upgrade may end its direction before it is answered."""
 
     __slots__ = ()
@@ -45,7 +42,7 @@ class _Protocol(RequestHandler):
 
 
 class _Server(web.Server):
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> web.RequestHandler:
         return _Protocol(self, loop=self._loop, **self._kwargs)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from aiohttp import web
-
 from backend.engine.streams import AttachWish, LogWish
 from backend.errors import InvalidArgument
 from backend.spec import api
+from helper import web
 from helper.call import MULTIPLEXED, RAW_STREAM, Call, Route, answer, empty, stream
 from helper.hijack import hijack
 from helper.params import boolean, detach_keys, integer, moment

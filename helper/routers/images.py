@@ -7,11 +7,11 @@ import binascii
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from backend.errors import InvalidArgument
 from backend.images.types import ProgressLine, RegistryAuth
 from backend.spec import api
+from helper import web
 from helper.call import Call, Route, answer, empty, progress_stream, stream
 from helper.params import boolean
 

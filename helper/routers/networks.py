@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from backend.spec import api
+from helper import web
 from helper.call import Call, Route, answer, empty
 
 

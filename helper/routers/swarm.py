@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 import resources
 from backend.errors import Unavailable
+from helper import web
 from helper.call import Call, Route
 
 _SECTIONS = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
-from aiohttp import web
-
 from backend.engine.events import Subscription
 from backend.errors import NotImplemented_
 from backend.spec import api
+from helper import web
 from helper.call import Call, Route, answer, stream
 from helper.params import moment
 from helper.routers.images import as_auth
