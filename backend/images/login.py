@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from backend.errors import InvalidArgument, NotFound, ServerError, Unauthorized
-from backend.images.registry import Registry, endpoints
+from backend.errors import InvalidArgument, ServerError, Unauthorized
+from backend.images.hosts import own_endpoint
+from backend.images.registry import Registry
+from backend.images.transport import Denied
 from backend.images.types import RegistryAuth, RegistrySettings
 from backend.spec.reference import HUB, Reference
 
@@ -17,23 +19,6 @@ def registry_host(address: str) -> str:
     host = address.partition("://")[2] if "://" in address else address
     host = host.partition("/")[0].lower()
     return HUB if host in _HUB_NAMES else host
-
-
-class _Login(Registry):
-    """A registry that is asked for nothing but whether it lets us in."""
-
-    def try_it(self) -> None:
-        self.connect()
-        url = f"{self._scheme}://{self.endpoint.host}{self.endpoint.prefix}/v2/"
-        try:
-            answer = self._get(url, {})
-        except (NotFound, ServerError) as error:
-            if any(word in error.message for word in ("unauthorized", "denied", "no basic auth")):
-                raise Unauthorized(f'Get "{url}": unauthorized: incorrect username or password') from error
-            raise
-        with answer:
-            if answer.status_code != 200:
-                raise ServerError(f'login attempt to {url} failed with status: {answer.status_code} {answer.reason}')
 
 
 def check(address: str, auth: RegistryAuth, settings: RegistrySettings) -> str:
@@ -48,10 +33,14 @@ def check(address: str, auth: RegistryAuth, settings: RegistrySettings) -> str:
     if not host or any(letter.isspace() or letter in "@\\#?" for letter in host):
         raise InvalidArgument(f"{address!r} is no address of a registry")
     reference = Reference(host, "library/login")
-    endpoint = endpoints(reference, RegistrySettings((), settings.insecure))[-1]
-    registry = _Login(endpoint, reference, auth, threading.Event())
+    registry = Registry(own_endpoint(reference, settings), reference, auth, threading.Event(), settings)
+    url = f"https://{registry.endpoint.host}/v2/"
     try:
-        registry.try_it()
+        status = registry.ping()
+    except Denied as error:
+        raise Unauthorized(f'Get "{url}": unauthorized: incorrect username or password') from error
     finally:
         registry.close()
+    if status != 200:
+        raise ServerError(f"login attempt to {url} failed with status: {status}")
     return "Login Succeeded"

@@ -1,55 +1,52 @@
-"""A registry spoken to by the OCI distribution-spec: manifests and blobs, tokens, redirects, broken downloads resumed.
+"""A repository spoken to by the OCI distribution-spec: manifests, blobs, tags, referrers, uploads. All of it blocks.
 
-All of it blocks and runs in worker threads. Rules of safety: what arrives is bounded; credentials go to the registry
-that they are for and to its token server, and to no other host; no plain http but to a literal loopback address or a
-registry that was named insecure.
+What arrives is checked against the digest and the size that were promised; a broken download or upload goes on where
+it broke.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import json
-import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
-import requests
-from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
-from backend.errors import EngineError, NotFound, ServerError, Unavailable
+from backend.errors import EngineError, Forbidden, NotFound, ServerError, Unavailable
+from backend.images.hosts import Endpoint, endpoints, is_loopback
+from backend.images.transport import (
+    ATTEMPTS,
+    TEXT_LIMIT,
+    Answer,
+    Body,
+    Denied,
+    Stopped,
+    Transport,
+    bounded,
+    drain,
+    reason,
+)
 from backend.images.types import RegistryAuth, RegistrySettings
-from backend.spec.image import DOCKER_SCHEMA1, DOCUMENT_LIMIT, INDEXES, MANIFESTS, digest_of
-from backend.spec.reference import HUB, Reference
+from backend.spec.image import DOCKER_SCHEMA1, DOCUMENT_LIMIT, INDEXES, MANIFESTS, Descriptor, digest_of
+from backend.spec.reference import Reference, is_digest
 
-_HUB_HOST = "registry-1.docker.io"
-_TIMEOUT = (20.0, 60.0)  # seconds to connect, and between two pieces of an answer
-_PIECE = 1 << 17
-_REDIRECTS, _ATTEMPTS = 5, 5
-_TOKEN_LIMIT = 1 << 20
-_RETRY_AFTER_LIMIT = 60.0  # a registry may ask for patience, not for for ever
-_BUSY = (429, 500, 502, 503, 504)
+__all__ = ["Endpoint", "Fetched", "Registry", "Stopped", "endpoints", "is_loopback"]
+
+_PIECE = 1 << 18
+_CHUNK = 64 << 20  # bytes of one PATCH of an upload
+_WHOLE = 4 << 20  # up to here a blob is uploaded by one PUT
 _ACCEPT = ", ".join((*MANIFESTS, *INDEXES, *DOCKER_SCHEMA1))
-_CHALLENGE = re.compile(r'([a-zA-Z_]+)="((?:[^"\\]|\\.)*)"|([a-zA-Z_]+)=([^",\s]+)')
-_SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+_PAGES = 200  # of a list of tags
+_NEXT = re.compile(r'<([^>]+)>\s*;[^,]*rel="?next"?')
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]+)", re.ASCII)
 
-
-class Stopped(Exception):
-    """The pull was cancelled while a thread worked for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One way to a registry. *insecure*: plain http and unknown certificates are allowed."""
-
-    host: str
-    insecure: bool
-    mirror: bool = False
-    scheme: str = ""  # "" = https first, then http where that is allowed
-    prefix: str = ""
+#: Told how many bytes of a blob are through.
+Tell = Callable[[int], None]
+#: The pieces of a blob from an offset on.
+Pieces = Callable[[int], Iterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,235 +58,63 @@ class Fetched:
     media_type: str
 
 
-def endpoints(reference: Reference, settings: RegistrySettings) -> list[Endpoint]:
-    """Where to ask for *reference*, in order: docker.io's mirrors, then the registry."""
-    found = []
-    if reference.registry == HUB:
-        for mirror in settings.mirrors:
-            parts = urlsplit(mirror if "//" in mirror else f"https://{mirror}")
-            insecure = _is_insecure(parts.netloc, settings)
-            if parts.scheme == "http" and not insecure:
-                continue  # a mirror off this machine must be named by --insecure-registry as well
-            found.append(Endpoint(parts.netloc, insecure, True, parts.scheme, parts.path.rstrip("/")))
-        return [*found, Endpoint(_HUB_HOST, False)]
-    return [Endpoint(reference.registry, _is_insecure(reference.registry, settings))]
-
-
-def _is_insecure(host: str, settings: RegistrySettings) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    if is_loopback(name):
-        return True
-    for rule in settings.insecure:
-        if rule in (host, name):
-            return True
-        with contextlib.suppress(ValueError):
-            if ipaddress.ip_address(name) in ipaddress.ip_network(rule, strict=False):
-                return True
-    return False
-
-
-def is_loopback(name: str) -> bool:
-    """A literal loopback address or ``localhost``: never what some name server says."""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+class _Broken(Exception):
+    """An upload's session is of no use any more: begin anew."""
 
 
 class Registry:
     """One repository at one endpoint. Thread-safe; close it when done."""
 
     def __init__(
-        self, endpoint: Endpoint, reference: Reference, auth: RegistryAuth | None, stop: threading.Event
+        self,
+        endpoint: Endpoint,
+        reference: Reference,
+        auth: RegistryAuth | None,
+        stop: threading.Event,
+        settings: RegistrySettings | None = None,
+        *,
+        push: bool = False,
+        sources: tuple[str, ...] = (),
     ) -> None:
+        """*push*: ask for the right to write; *sources*: other repositories that blobs may be mounted from."""
         self.endpoint = endpoint
         self.reference = reference
-        self._auth = None if endpoint.mirror else auth  # credentials are for the registry, not for its mirrors
-        self._stop = stop
-        self._scheme = endpoint.scheme
-        self._authorization = ""
-        self._lock = threading.Lock()
-        self._session = requests.Session()
-        self._session.trust_env = False  # no ~/.netrc of root, no REQUESTS_CA_BUNDLE
-        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=8, max_retries=0)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
-        self._session.headers["User-Agent"] = "slipway"
-        self._session.headers["Accept-Encoding"] = "identity"
+        self._push = push
+        self._settings = settings or RegistrySettings()
+        scopes = [f"repository:{reference.path}:{'pull,push' if push else 'pull'}"]
+        scopes += [f"repository:{path}:pull" for path in sources]
+        self._transport = Transport(endpoint, self._settings, auth, scopes, stop)
 
     def close(self) -> None:
         """Drop the connections."""
-        self._session.close()
-
-    @property
-    def root(self) -> str:
-        """The address of the repository, for messages too."""
-        return f"{self._scheme or 'https'}://{self.endpoint.host}{self.endpoint.prefix}/v2/{quote(self.reference.path)}"
+        self._transport.close()
 
     def connect(self) -> None:
         """Find the scheme that the registry speaks. Raises :class:`ServerError` with the reason when that fails."""
-        if self._scheme:
-            return
-        url = f"{{}}://{self.endpoint.host}/v2/"
+        self._transport.connect()
+
+    @property
+    def root(self) -> str:
+        """The address of the repository."""
+        return f"{self._transport.base}{quote(self.reference.path)}"
+
+    def _ask(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, *, body: Body = None, size: int = 0,
+        once: bool = False,
+    ) -> Answer:
         try:
-            self._send("GET", url.format("https"), {}).close()
-            self._scheme = "https"
-        except requests.ConnectionError as error:
-            if not self.endpoint.insecure:
-                raise _unreachable(url.format("https"), error) from error
-            try:
-                self._send("GET", url.format("http"), {}).close()
-            except requests.RequestException as second:
-                raise _unreachable(url.format("http"), second) from second
-            self._scheme = "http"
-        except requests.RequestException as error:
-            raise _unreachable(url.format("https"), error) from error
+            return self._transport.request(method, url, headers, body=body, size=size, once=once)
+        except Denied as error:
+            raise self._denied(str(error)) from error
 
-    # --- requests -----------------------------------------------------------------------------------------------
-    def _send(
-        self, method: str, url: str, headers: Mapping[str, str], data: Mapping[str, str] | None = None
-    ) -> requests.Response:
-        if self._stop.is_set():
-            raise Stopped
-        proxies = requests.utils.get_environ_proxies(url)
-        roots = os.environ.get("SSL_CERT_FILE") or (_SYSTEM_ROOTS if os.path.exists(_SYSTEM_ROOTS) else True)
-        verify = False if self.endpoint.insecure and _host(url) == self.endpoint.host else roots
-        return self._session.request(
-            method,
-            url,
-            headers=dict(headers),
-            data=data,
-            stream=True,
-            timeout=_TIMEOUT,
-            allow_redirects=False,
-            verify=verify,
-            proxies=proxies,
-        )
+    def ping(self) -> int:
+        """The status that the registry's front door answers with."""
+        self.connect()
+        answer = self._transport.request("GET", self._transport.base)
+        drain(answer)
+        return answer.status
 
-    def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
-        """GET with tokens, redirects and patience; any status that is left is the caller's."""
-        refused = 0
-        for attempt in range(_ATTEMPTS):
-            try:
-                answer = self._follow(url, headers)
-            except requests.RequestException as error:
-                if attempt == _ATTEMPTS - 1 or _refused(error):
-                    raise _unreachable(url, error) from error
-                self._wait(2.0**attempt / 4)
-                continue
-            if answer.status_code == 401 and refused < 2:
-                refused += 1
-                challenge = answer.headers.get("WWW-Authenticate", "")
-                answer.close()
-                self._authenticate(challenge, fresh=refused == 1)
-                continue
-            if answer.status_code in _BUSY and attempt < _ATTEMPTS - 1:
-                pause = _retry_after(answer, 2.0**attempt / 4)
-                answer.close()
-                self._wait(pause)
-                continue
-            return answer
-        raise Unavailable(f"the registry {self.endpoint.host} did not answer in {_ATTEMPTS} attempts; try again later")
-
-    def _wait(self, seconds: float) -> None:
-        if self._stop.wait(seconds):
-            raise Stopped
-
-    def _follow(self, url: str, headers: Mapping[str, str]) -> requests.Response:
-        origin = _origin(url)
-        for _ in range(_REDIRECTS + 1):
-            sent = dict(headers)
-            if self._authorization and _origin(url) == origin:
-                sent["Authorization"] = self._authorization
-            answer = self._send("GET", url, sent)
-            if answer.status_code not in (301, 302, 303, 307, 308):
-                return answer
-            target = urljoin(url, answer.headers.get("Location", ""))
-            answer.close()
-            self._check_address(target)
-            url = target
-        raise ServerError(f"the registry {self.endpoint.host} redirects without end")
-
-    def _check_address(self, url: str) -> None:
-        parts = urlsplit(url)
-        plain_allowed = self.endpoint.insecure and (
-            parts.netloc == self.endpoint.host or is_loopback(parts.hostname or "")
-        )
-        if parts.scheme != "https" and not (parts.scheme == "http" and plain_allowed):
-            raise ServerError(
-                f"the registry {self.endpoint.host} sends us to {parts.scheme}://{parts.netloc}, which is not "
-                "encrypted; refused"
-            )
-
-    # --- authorisation ------------------------------------------------------------------------------------------
-    def _authenticate(self, challenge: str, *, fresh: bool) -> None:
-        kind, _, rest = challenge.partition(" ")
-        fields = {(a or c).lower(): (b or d) for a, b, c, d in _CHALLENGE.findall(rest)}
-        with self._lock:
-            if not fresh:
-                raise _denied(self.reference, "unauthorized: the registry does not accept these credentials")
-            if kind.lower() == "basic":
-                if self._auth is None or not self._auth.username:
-                    raise _denied(self.reference, "no basic auth credentials")
-                self._authorization = requests.auth._basic_auth_str(self._auth.username, self._auth.password)
-            elif kind.lower() == "bearer" and fields.get("realm"):
-                self._authorization = f"Bearer {self._token(fields)}"
-            else:
-                raise _denied(self.reference, "unauthorized: authentication required")
-
-    def _token(self, fields: Mapping[str, str]) -> str:
-        """A token for pulling: oauth2 with an identity token, else the token server's GET, with or without a login."""
-        if self._auth is not None and self._auth.registry_token:
-            return self._auth.registry_token
-        realm = fields["realm"]
-        self._check_address(realm)
-        scope = fields.get("scope") or f"repository:{self.reference.path}:pull"
-        try:
-            if self._auth is not None and self._auth.identity_token:
-                answer = self._send(
-                    "POST",
-                    realm,
-                    {},
-                    {
-                        "grant_type": "refresh_token",
-                        "refresh_token": self._auth.identity_token,
-                        "client_id": "slipway",
-                        "service": fields.get("service", ""),
-                        "scope": scope,
-                    },
-                )
-            else:
-                headers = {}
-                query = f"scope={quote(scope)}" + (
-                    f"&service={quote(fields['service'])}" if fields.get("service") else ""
-                )
-                if self._auth is not None and self._auth.username:
-                    headers["Authorization"] = requests.auth._basic_auth_str(self._auth.username, self._auth.password)
-                    query += f"&account={quote(self._auth.username)}"
-                answer = self._send("GET", f"{realm}{'&' if '?' in realm else '?'}{query}", headers)
-            with answer:
-                data = _bounded(answer, _TOKEN_LIMIT)
-        except requests.RequestException as error:
-            raise _unreachable(realm.partition("?")[0], error) from error
-        if answer.status_code != 200:
-            raise _denied(
-                self.reference,
-                "unauthorized: incorrect username or password"
-                if self._auth
-                else "denied: requested access to the resource is denied",
-            )
-        try:
-            found = json.loads(data)
-            token = found.get("token") or found.get("access_token")
-        except (ValueError, AttributeError, RecursionError):
-            token = None
-        if not isinstance(token, str) or not token or not token.isprintable():
-            raise ServerError(f"the token server of {self.endpoint.host} gave no token")
-        return token
-
-    # --- what is fetched ----------------------------------------------------------------------------------------
+    # --- manifests and lists ------------------------------------------------------------------------------------
     def manifest(self, which: str) -> Fetched:
         """The manifest of a tag or digest.
 
@@ -297,90 +122,293 @@ class Registry:
             NotFound: in docker's words.
             ServerError: it is too large, or its digest is another one.
         """
-        with self._get(f"{self.root}/manifests/{which}", {"Accept": _ACCEPT}) as answer:
-            data = _bounded(answer, DOCUMENT_LIMIT)
-            if answer.status_code != 200:
-                raise self._failure(answer.status_code, data, which)
-            kind = answer.headers.get("Content-Type", "")
+        answer = self._ask("GET", f"{self.root}/manifests/{which}", {"Accept": _ACCEPT})
+        data = self._small(answer, DOCUMENT_LIMIT)
+        if answer.status != 200:
+            raise self._failure(answer.status, data, which)
         digest = digest_of(data)
-        promised = which if which.startswith("sha256:") else answer.headers.get("Docker-Content-Digest", "")
-        if promised.startswith("sha256:") and promised != digest:
+        promised = which if is_digest(which) else answer.headers.get("Docker-Content-Digest", "")
+        if is_digest(promised) and promised != digest:
             raise ServerError(f"manifest verification failed for digest {promised}: the registry sent {digest}")
-        return Fetched(data, digest, kind.partition(";")[0].strip())
+        return Fetched(data, digest, answer.headers.get("Content-Type", "").partition(";")[0].strip())
 
+    def head(self, which: str) -> Descriptor | None:
+        """What a tag or digest means now, without fetching it; None: unknown, or the registry does not say."""
+        answer = self._ask("HEAD", f"{self.root}/manifests/{which}", {"Accept": _ACCEPT})
+        drain(answer)
+        digest = answer.headers.get("Docker-Content-Digest", "")
+        if answer.status != 200 or not is_digest(digest):
+            return None
+        return Descriptor(answer.headers.get("Content-Type", "").partition(";")[0].strip(), digest, _length(answer))
+
+    def tags(self) -> list[str]:
+        """All tags of the repository, page by page."""
+        url, found = f"{self.root}/tags/list?n=1000", list[str]()
+        for _ in range(_PAGES):
+            answer = self._ask("GET", url)
+            data = self._small(answer, DOCUMENT_LIMIT)
+            if answer.status != 200:
+                raise self._failure(answer.status, data, "")
+            found += _tags_in(data)
+            following = _NEXT.search(answer.headers.get("Link", ""))
+            if following is None:
+                return found
+            url = urljoin(url, following[1])
+            self._transport.check_address(url)
+        raise ServerError(f"the registry {self.endpoint.host} lists tags of {self.reference.path} without end")
+
+    def referrers(self, digest: str) -> Fetched | None:
+        """The index of what refers to *digest* (signatures, attestations): by the API, or by the tag that stands in."""
+        answer = self._ask("GET", f"{self.root}/referrers/{digest}", {"Accept": INDEXES[0]})
+        data = self._small(answer, DOCUMENT_LIMIT)
+        if answer.status == 200:
+            return Fetched(data, digest_of(data), INDEXES[0])
+        try:
+            return self.manifest(digest.replace(":", "-", 1))
+        except NotFound:
+            return None
+
+    def _small(self, answer: Answer, limit: int) -> bytes:
+        try:
+            return bounded(answer, limit)
+        except HTTPError as error:
+            raise ServerError(f"the registry {self.endpoint.host} broke off: {reason(error)}; try again") from error
+
+    # --- blobs --------------------------------------------------------------------------------------------------
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
-        """The bytes of a blob; a broken download is resumed where it broke. More than *size* bytes are never given out.
+        """The bytes of a blob; a broken download goes on where it broke. Never more than *size* bytes are given out.
 
         Raises:
             ServerError: too much or too little came.
         """
         done, failures = 0, 0
         while True:
-            headers = {"Range": f"bytes={done}-"} if done else {}
-            with self._get(f"{self.root}/blobs/{digest}", headers) as answer:
-                if answer.status_code not in (200, 206):
-                    raise self._failure(answer.status_code, _bounded(answer, _TOKEN_LIMIT), digest)
-                skip = done if answer.status_code == 200 else 0  # the registry does not know ranges: from the start
-                if answer.status_code == 206 and not answer.headers.get("Content-Range", "").startswith(
-                    f"bytes {done}-"
-                ):
-                    raise ServerError(
-                        f"the registry {self.endpoint.host} sent another part of {digest} than was asked for"
-                    )
-                before = done
-                broken: requests.RequestException | None = None
-                try:
-                    for piece in answer.iter_content(_PIECE):
-                        if self._stop.is_set():
-                            raise Stopped
-                        if skip:
-                            cut = min(skip, len(piece))
-                            skip -= cut
-                            piece = piece[cut:]
-                        done += len(piece)
-                        if done > size:
-                            raise ServerError(f"the registry sent more than the {size} bytes that {digest} has")
-                        if piece:
-                            yield piece
-                except requests.RequestException as error:
-                    broken = error
+            before = done
+            broken = ""
+            try:
+                for piece in self._part(digest, done):
+                    done += len(piece)
+                    if done > size:
+                        raise ServerError(f"the registry sent more than the {size} bytes that {digest} has")
+                    yield piece
+            except HTTPError as error:
+                broken = reason(error)
             if done == size:
                 return
             failures = 0 if done > before else failures + 1
-            if failures >= _ATTEMPTS - 1:
+            if failures >= ATTEMPTS - 1:
                 raise ServerError(
                     f"the download of {digest} broke off after {done} of {size} bytes"
-                    + (f": {_reason(broken)}" if broken else "")
-                    + "; try again"
+                    + (f": {broken}" if broken else "") + "; try again"
                 )
-            self._wait(2.0**failures / 4)
+            self._transport.wait(self._transport.pause(failures))
 
-    def _failure(self, status: int, body: bytes, which: str) -> EngineError:
-        name = self.reference.familiar_name
-        code, text = _first_error(body)
-        if status == 404 and code != "NAME_UNKNOWN" and not which.startswith("sha256:"):
-            return NotFound(f"manifest for {name}:{which} not found: manifest unknown: manifest unknown")
-        if status == 404 and code != "NAME_UNKNOWN":
-            return NotFound(f"manifest for {name}@{which} not found: manifest unknown: manifest unknown")
-        if status in (401, 403, 404):
-            return _denied(self.reference, f"{text or 'requested access to the resource is denied'}")
-        if status == 429:
-            return Unavailable(
-                f"the registry {self.endpoint.host} refuses more requests for now (toomanyrequests); "
-                "try again later or sign in"
-            )
-        return ServerError(
-            f"the registry {self.endpoint.host} answered {status} for {name}" + (f": {text}" if text else "")
+    def _part(self, digest: str, start: int) -> Iterator[bytes]:
+        """What one answer has of the blob from *start* on."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        answer = self._ask("GET", f"{self.root}/blobs/{digest}", headers)
+        whole = False
+        try:
+            if answer.status not in (200, 206):
+                raise self._failure(answer.status, bounded(answer, TEXT_LIMIT), digest)
+            if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise ServerError(f"the registry {self.endpoint.host} sent another part of {digest} than was asked for")
+            skip = start if answer.status == 200 else 0  # the registry does not know ranges: from the beginning
+            for piece in answer.stream(_PIECE):
+                self._transport.check_stopped()
+                cut = min(skip, len(piece))
+                skip -= cut
+                if cut < len(piece):
+                    yield piece[cut:] if cut else piece
+            whole = True
+        finally:
+            if not whole:
+                answer.close()
+            answer.release_conn()
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the repository has the blob already."""
+        answer = self._ask("HEAD", f"{self.root}/blobs/{digest}")
+        drain(answer)
+        if answer.status in (401, 403):
+            raise self._failure(answer.status, b"", digest)
+        return answer.status == 200
+
+    # --- uploads ------------------------------------------------------------------------------------------------
+    def mount(self, digest: str, source: str) -> str:
+        """Take the blob over from the repository *source*. Returns "" when that was done, else where to upload it."""
+        url = f"{self.root}/blobs/uploads/?mount={quote(digest, safe=':')}&from={quote(source, safe='')}"
+        answer = self._ask("POST", url, body=b"")
+        data = self._small(answer, TEXT_LIMIT)
+        if answer.status == 201:
+            return ""
+        if answer.status == 202:
+            return self._location(answer)
+        if answer.status in (401, 403):
+            raise self._failure(answer.status, data, digest)
+        return self._begin()
+
+    def upload(self, digest: str, size: int, pieces: Pieces, tell: Tell, session: str = "") -> None:
+        """Bring a blob there: small ones by one PUT, others in chunks; what broke is taken up where it broke.
+
+        *session*: an upload that a refused mount has begun.
+
+        Raises:
+            ServerError: the registry did not take it.
+        """
+        failures = 0
+        while True:
+            try:
+                self._upload(session or self._begin(), digest, size, pieces, tell)
+                return
+            except _Broken as error:
+                failures += 1
+                if failures >= ATTEMPTS:
+                    raise ServerError(f"the upload of {digest} failed: {error}") from error
+                session = ""
+                self._transport.wait(self._transport.pause(failures))
+
+    def _begin(self) -> str:
+        answer = self._ask("POST", f"{self.root}/blobs/uploads/", body=b"")
+        data = self._small(answer, TEXT_LIMIT)
+        if answer.status != 202:
+            raise self._failure(answer.status, data, "")
+        return self._location(answer)
+
+    def _location(self, answer: Answer, otherwise: str = "") -> str:
+        place = answer.headers.get("Location", "")
+        if not place and not otherwise:
+            raise ServerError(f"the registry {self.endpoint.host} does not say where to upload to")
+        url = urljoin(f"{self.root}/blobs/uploads/", place) if place else otherwise
+        self._transport.check_address(url)
+        return url
+
+    def _upload(self, session: str, digest: str, size: int, pieces: Pieces, tell: Tell) -> None:
+        if size > _WHOLE:
+            session = self._chunks(session, size, pieces, tell)
+            body, length = b"", 0
+        else:
+            body, length = b"".join(pieces(0)), size
+        url = f"{session}{'&' if '?' in session else '?'}digest={quote(digest, safe=':')}"
+        headers = {"Content-Type": "application/octet-stream"} if length else {}
+        answer = self._ask("PUT", url, headers, body=body)
+        data = self._small(answer, TEXT_LIMIT)
+        if answer.status in (404, 416):
+            raise _Broken(f"the registry has forgotten the upload (status {answer.status})")
+        if answer.status not in (201, 202, 204):
+            raise self._failure(answer.status, data, digest)
+        tell(size)
+
+    def _chunks(self, session: str, size: int, pieces: Pieces, tell: Tell) -> str:
+        done, failures = 0, 0
+        while done < size:
+            end = min(done + _CHUNK, size)
+            headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{done}-{end - 1}"}
+            body = _chunk(pieces, done, end, tell)
+            try:
+                answer = self._ask("PATCH", session, headers, body=body, size=end - done, once=True)
+                data = self._small(answer, TEXT_LIMIT)
+                status = answer.status
+            except ServerError as error:
+                status, data, answer = 0, error.message.encode(), None
+            if answer is not None and status in (201, 202, 204):
+                session, done, failures = self._location(answer, session), end, 0
+                continue
+            failures += 1
+            if status not in (0, 416, 429, 500, 502, 503, 504):
+                if status == 404:
+                    raise _Broken("the registry has forgotten the upload")
+                raise self._failure(status, data, "")
+            if failures >= ATTEMPTS:
+                raise ServerError(f"the upload broke off after {done} of {size} bytes: {data.decode(errors='replace')}")
+            self._transport.wait(self._transport.pause(failures))
+            session, done = self._where(session)
+        return session
+
+    def _where(self, session: str) -> tuple[str, int]:
+        """How far an upload has come, as the registry sees it."""
+        answer = self._ask("GET", session)
+        data = self._small(answer, TEXT_LIMIT)
+        if answer.status not in (200, 202, 204):
+            raise _Broken(f"it broke off, and the registry does not know how far it came ({answer.status})")
+        found = _RANGE.fullmatch(answer.headers.get("Range", "").strip())
+        if found is None and data:
+            raise _Broken("the registry does not say how far it came")
+        return self._location(answer, session), int(found[1]) + 1 if found and found[1] != "0" else 0
+
+    def put_manifest(self, which: str, data: bytes, media_type: str) -> bool:
+        """Give *which* (a tag or the digest) its manifest. Returns whether the registry noted its subject.
+
+        Raises:
+            ServerError: the registry did not take it; its reason is in the message.
+        """
+        answer = self._ask("PUT", f"{self.root}/manifests/{which}", {"Content-Type": media_type}, body=data)
+        said = self._small(answer, TEXT_LIMIT)
+        if answer.status not in (201, 202):
+            raise self._failure(answer.status, said, which)
+        digest = answer.headers.get("Docker-Content-Digest", "")
+        if is_digest(digest) and digest != digest_of(data):
+            raise ServerError(f"the registry {self.endpoint.host} took the manifest as {digest}, not {digest_of(data)}")
+        return "OCI-Subject" in answer.headers
+
+    # --- failures -----------------------------------------------------------------------------------------------
+    def _denied(self, why: str) -> EngineError:
+        if why.startswith(("unauthorized", "no basic")):
+            return ServerError(why)
+        if self._push:
+            return Forbidden(why if why.startswith("denied") else f"denied: {why}")
+        return NotFound(
+            f"pull access denied for {self.reference.familiar_name}, repository does not exist or may require "
+            f"'docker login': {why}"
         )
 
+    def _failure(self, status: int, body: bytes, which: str) -> EngineError:
+        name, host = self.reference.familiar_name, self.endpoint.host
+        code, text = _first_error(body)
+        if status == 404 and code != "NAME_UNKNOWN" and which and not self._push:
+            mark = "@" if is_digest(which) else ":"
+            return NotFound(f"manifest for {name}{mark}{which} not found: manifest unknown: manifest unknown")
+        if status in (401, 403, 404):
+            return self._denied(text or "requested access to the resource is denied")
+        if status == 429:
+            return Unavailable(
+                f"the registry {host} refuses more requests for now (toomanyrequests); try again later or sign in"
+            )
+        if status == 413:
+            return ServerError(f"the registry {host} refuses what is so large (413) for {name}")
+        if status == 405:
+            return ServerError(f"the registry {host} does not allow this for {name} (405): it may be read-only")
+        said = ": ".join(part for part in (code.lower().replace("_", " "), text) if part)
+        return ServerError(f"the registry {host} answered {status} for {name}" + (f": {said}" if said else ""))
 
-def _denied(reference: Reference, why: str) -> EngineError:
-    if why.startswith(("unauthorized", "no basic")):
-        return ServerError(why)
-    return NotFound(
-        f"pull access denied for {reference.familiar_name}, repository does not exist or may require "
-        f"'docker login': {why}"
-    )
+
+def _chunk(pieces: Pieces, start: int, end: int, tell: Tell) -> Callable[[], Iterator[bytes]]:
+    def give() -> Iterator[bytes]:
+        at = start
+        for piece in pieces(start):
+            part = piece[: end - at]
+            if not part:
+                return
+            yield part
+            at += len(part)
+            tell(at)
+            if at == end:
+                return
+
+    return give
+
+
+def _length(answer: Answer) -> int:
+    text = answer.headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+
+
+def _tags_in(data: bytes) -> list[str]:
+    try:
+        tags = json.loads(data).get("tags") or []
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ServerError(f"the registry's list of tags is not JSON: {error}") from error
+    return [tag for tag in tags if isinstance(tag, str)]
 
 
 def _first_error(body: bytes) -> tuple[str, str]:
@@ -390,58 +418,3 @@ def _first_error(body: bytes) -> tuple[str, str]:
         return str(first.get("code", ""))[:100], str(first.get("message", ""))[:500]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return "", ""
-
-
-def _bounded(answer: requests.Response, limit: int) -> bytes:
-    """A small body. Raises :class:`ServerError` beyond *limit*: some registries send without end."""
-    out = bytearray()
-    for piece in answer.iter_content(1 << 16):
-        out += piece
-        if len(out) > limit:
-            raise ServerError(f"the registry sent a document of more than {limit >> 20} MiB; refused")
-    return bytes(out)
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc
-
-
-def _retry_after(answer: requests.Response, otherwise: float) -> float:
-    text = answer.headers.get("Retry-After", "")
-    return min(float(text), _RETRY_AFTER_LIMIT) if text.isascii() and text.isdigit() else otherwise
-
-
-def _refused(error: BaseException) -> bool:
-    return "Connection refused" in str(error)
-
-
-def _reason(error: BaseException) -> str:
-    """The system's own words at the bottom of an error of requests and urllib3."""
-    text = str(error)
-    for pattern, words in (
-        (r"Connection refused", "connect: connection refused"),
-        (
-            r"Name or service not known|Temporary failure in name resolution|No address associated",
-            "lookup: no such host",
-        ),
-        (r"Network is unreachable", "connect: network is unreachable"),
-        (r"timed out", "i/o timeout"),
-        (r"CERTIFICATE_VERIFY_FAILED[^)]*", "tls: failed to verify certificate"),
-        (r"WRONG_VERSION_NUMBER|record layer failure", "http: server gave HTTP response to HTTPS client"),
-    ):
-        if re.search(pattern, text):
-            return words
-    return re.sub(r"<[^>]*object at 0x[0-9a-f]+>:? ?", "", text)[:300]
-
-
-def _unreachable(url: str, error: BaseException) -> EngineError:
-    parts = urlsplit(url)
-    why = _reason(error)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    dial = f"dial tcp {parts.hostname}:{port}: " if why.startswith(("connect", "lookup", "i/o")) else ""
-    return ServerError(f'Get "{parts.scheme}://{parts.netloc}/v2/": {dial}{why}')

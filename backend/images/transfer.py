@@ -89,7 +89,7 @@ class Pull:
         missing: EngineError | None = None
         last: EngineError | None = None
         for endpoint in endpoints(self._reference, self._store.settings):
-            registry = Registry(endpoint, self._reference, self._auth, self._stop)
+            registry = Registry(endpoint, self._reference, self._auth, self._stop, self._store.settings)
             try:
                 registry.connect()
                 return registry, registry.manifest(self._which)

@@ -44,10 +44,19 @@ class RegistryAuth:
 
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
-    """As dockerd's flags: *mirrors* for docker.io (URLs), registries that may be reached without TLS (host[:port])."""
+    """As dockerd's flags: *mirrors* for docker.io (URLs), registries that may be reached without TLS (host[:port], or a
+    network of literal addresses), proxies (the environment's where none is said). *certificates*: folders with
+    ``HOST:PORT/`` folders of certificates. *pause*: seconds before the first retry; *stall*: seconds of silence after
+    which a connection is given up."""
 
     mirrors: tuple[str, ...] = ()
     insecure: tuple[str, ...] = ()
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+    certificates: tuple[str, ...] = ("/etc/slipway/certs.d", "/etc/docker/certs.d")
+    pause: float = 0.25
+    stall: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
