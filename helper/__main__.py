@@ -169,6 +169,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("slipwayd: it makes namespaces, mounts and networks, and needs root (sudo slipwayd ...)", file=sys.stderr)  # noqa: T201
         return 1
     os.umask(0o022)
+    from backend.runtime import syscalls
+
+    # X-Registry-Auth and the environment of containers pass through this process: no core dump holds them.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     try:
         held = lock(options.data_root)
     except (Refused, OSError) as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from backend import credentials
 from backend.client import Client
-from backend.credentials import HUB_KEY, Credential, Login, keyring_store, registry_key
+from backend.credentials import HUB_KEY, Credential, Login, registry_key, vault
 from backend.spec import api
 
 HUB = "docker.io"
@@ -31,7 +31,10 @@ class Storage:
 
 async def storage() -> Storage:
     """Whether there is a keyring to keep passwords in, and what happens otherwise."""
-    if await keyring_store.available():
+    where = await vault.place()
+    if where == "encrypted":
+        return Storage("Passwords are kept in the encrypted file that you made with docker-credential-slipway.", True)
+    if where == "keyring":
         return Storage("Passwords are kept in your desktop's keyring.", True)
     return Storage("No keyring answers in this session. Passwords will be kept where docker keeps them: by its "
                    "credential helper if one is set up, otherwise unencrypted in its config.json, which only you can "
@@ -58,6 +61,6 @@ async def sign_out(registry: str) -> None:
 
 
 def _sign_in(login: Login) -> SignIn:
-    kept = {"keyring": "kept in the keyring", "helper": f"kept by {login.where}",
-            "file": f"kept unencrypted in {login.where}"}[login.place]
+    kept = {"keyring": "kept in the keyring", "encrypted": f"kept encrypted in {login.where}",
+            "helper": f"kept by {login.where}", "file": f"kept unencrypted in {login.where}"}[login.place]
     return SignIn(HUB if login.registry == HUB_KEY else login.registry, login.username, kept)

@@ -95,6 +95,17 @@ class DockerConfig:
         """The same without *registry*'s login; everything else in the file stays."""
         return DockerConfig(self.path, {**self.raw, "auths": self._others(registry)}) if "auths" in self.raw else self
 
+    def with_helper(self, registry: str, helper: str) -> DockerConfig:
+        """The same with *registry*'s login in *helper*'s keeping and no longer in the file."""
+        raw = {**self.raw, "auths": {**self._others(registry), registry_key(registry): {}}}
+        if self.helper_for(registry) != helper:
+            raw["credHelpers"] = {**self._section("credHelpers"), registry_key(registry): helper}
+        return DockerConfig(self.path, raw)
+
+    def mentions(self, registry: str) -> bool:
+        """Whether there is an entry of *registry*, if only docker's mark that a helper keeps it."""
+        return any(same_registry(name, registry) for name in self._section("auths"))
+
     def write(self) -> None:
         """Replaces the file at once, readable for its owner only."""
         write_private(self.path, json.dumps(self.raw, indent="\t").encode() + b"\n")

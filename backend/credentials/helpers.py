@@ -14,7 +14,7 @@ from typing import Any
 from backend.credentials.credential import Credential, registry_key
 from backend.errors import InvalidArgument, ServerError, Unavailable
 
-_TOKEN = "<token>"  # noqa: S105 - the protocol's word, no secret
+TOKEN = "<token>"  # noqa: S105 - the protocol's word, no secret
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _TIMEOUT = 120  # seconds: a helper may ask its user for a password
 _NOT_FOUND = "credentials not found"
@@ -59,7 +59,7 @@ async def get(helper: str, registry: str) -> Credential | None:
         raise ServerError(f"docker-credential-{helper} get failed: {out[:200] or f'exit status {code}'}")
     answer = _object(helper, out)
     user, secret = str(answer.get("Username", "")), str(answer.get("Secret", ""))
-    if user == _TOKEN:
+    if user == TOKEN:
         return Credential(registry_key(registry), "", identity_token=secret)
     return Credential(registry_key(registry), user, secret)
 
@@ -67,7 +67,7 @@ async def get(helper: str, registry: str) -> Credential | None:
 async def store(helper: str, credential: Credential) -> None:
     """Gives *credential* to *helper* to keep."""
     token = credential.identity_token
-    said = {"ServerURL": credential.registry, "Username": _TOKEN if token else credential.username,
+    said = {"ServerURL": credential.registry, "Username": TOKEN if token else credential.username,
             "Secret": token or credential.password}
     await _must(helper, "store", json.dumps(said))
 
@@ -82,7 +82,7 @@ async def erase(helper: str, registry: str) -> None:
 async def names(helper: str) -> dict[str, str]:
     """What *helper* keeps: registry key -> user name."""
     answer = _object(helper, await _must(helper, "list", ""))
-    return {registry_key(name): "" if user == _TOKEN else str(user) for name, user in answer.items()}
+    return {registry_key(name): "" if user == TOKEN else str(user) for name, user in answer.items()}
 
 
 def _object(helper: str, out: str) -> dict[str, Any]:

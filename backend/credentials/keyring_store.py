@@ -1,7 +1,7 @@
 """Passwords in the desktop's keyring (Secret Service), through the library `keyring`.
 
-A registry is a service of its own, ``slipway:<registry>``. The calls block on D-Bus, and for as long as the desktop
-asks its user to unlock the keyring, so each runs in a worker thread.
+A registry is a service of its own, ``slipway:<registry>`` (names: `vault.name_of`). The calls block on D-Bus, and for
+as long as the desktop asks its user to unlock the keyring, so each runs in a worker thread.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import json
 from collections.abc import Callable
 from typing import TypeVar
 
-from backend.credentials.credential import Credential, registry_key
+from backend.credentials.credential import Credential
 from backend.errors import Unavailable
 
 T = TypeVar("T")
 
 
 def _service(registry: str) -> str:
-    return f"slipway:{registry_key(registry)}"
+    return f"slipway:{registry}"
 
 
 async def _do(work: Callable[[], T]) -> T:
@@ -64,7 +64,7 @@ async def load(registry: str, username: str) -> Credential | None:
     if secret is None:
         return None
     said = json.loads(secret)
-    return Credential(registry_key(registry), username, said.get("password", ""), said.get("identity_token", ""))
+    return Credential(registry, username, said.get("password", ""), said.get("identity_token", ""))
 
 
 async def save(credential: Credential) -> None:

@@ -1,28 +1,26 @@
-"""Logins by registry: the keyring first, Docker's own config.json (and the helpers it names) after it.
-
-Which registries have a login in the keyring is written, without secrets, in ``slipway/logins.json`` below the user's
-settings: so that a pull from a registry without a login touches no D-Bus, and so that they can be listed.
-"""
+"""Logins by registry: our own keeping first (`vault`), Docker's own config.json and the helpers it names after it."""
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from backend.credentials import helpers, keyring_store
-from backend.credentials.config import DockerConfig, write_private
+from backend.credentials import encrypted_file, helpers, vault
+from backend.credentials.config import DockerConfig
 from backend.credentials.credential import Credential, registry_key, registry_of
 from backend.credentials.registry_auth import auth_header
-from backend.errors import Unavailable
 
-Place = Literal["keyring", "helper", "file"]
+Place = Literal["keyring", "encrypted", "helper", "file"]
+#: The helper of ours: asked directly, without a process of its own.
+OURS = "slipway"
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A login that is known, without its secret. *where*: ``keyring``, a helper's program, or config.json's path."""
+    """A login that is known, without its secret. *where*: ``keyring``, a helper's program, or the path of a file.
+
+    *place*: ``file`` is Docker's config.json, readable as it is; ``encrypted`` the file of `encrypted_file`.
+    """
 
     registry: str
     username: str
@@ -30,25 +28,8 @@ class Login:
     where: str
 
 
-def index_path() -> str:
-    """The list of registries whose login is in the keyring."""
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
-    return os.path.join(base, "slipway", "logins.json")
-
-
-def _index() -> dict[str, str]:
-    try:
-        with open(index_path(), "rb") as file:
-            said = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"{index_path()} cannot be read: {error}. Remove it and sign in again.") from None
-    return {str(name): str(user) for name, user in said.items()} if isinstance(said, dict) else {}
-
-
-def _write_index(entries: dict[str, str]) -> None:
-    write_private(index_path(), json.dumps(entries, indent=1).encode() + b"\n")
+def _own(registry: str, username: str, kept: vault.Kept) -> Login:
+    return Login(registry, username, kept, "keyring" if kept == "keyring" else encrypted_file.path())
 
 
 async def load(registry: str) -> Credential | None:
@@ -58,32 +39,25 @@ async def load(registry: str) -> Credential | None:
         Unavailable: there is a login, and the keyring or helper that keeps it does not answer.
     """
     key = registry_key(registry)
-    username = _index().get(key)
-    if username is not None:
-        found = await keyring_store.load(key, username)
-        if found is not None:
-            return found
+    found = await vault.load(key)
+    if found is not None:
+        return found
     config = DockerConfig.read()
     helper = config.helper_for(key)
-    found = await helpers.get(helper, key) if helper else None
+    found = await helpers.get(helper, key) if helper and helper != OURS else None
     return found or config.plain(key)
 
 
 async def save(credential: Credential) -> Login:
-    """Keeps *credential* in the keyring; without one where Docker keeps it. Says where it went.
+    """Keeps *credential* in the keyring (or the encrypted file); without either where Docker keeps it. Says where.
 
     A place ``file`` means that the password can be read by whoever reads the file: tell the user.
     """
     key = registry_key(credential.registry)
-    if await keyring_store.available():
-        before = _index().get(key)
-        await keyring_store.save(credential)
-        if before is not None and before != credential.username:
-            await keyring_store.erase(key, before)
-        _write_index({**_index(), key: credential.username})
-        return Login(key, credential.username, "keyring", "keyring")
     config = DockerConfig.read()
     helper = config.helper_for(key)
+    if helper == OURS or await vault.place() is not None:
+        return _own(key, credential.username, await vault.save(replace(credential, registry=key)))
     if helper:
         await helpers.store(helper, credential)
         return Login(key, credential.username, "helper", f"docker-credential-{helper}")
@@ -94,33 +68,60 @@ async def save(credential: Credential) -> Login:
 async def erase(registry: str) -> bool:
     """Signs out of *registry* wherever a login is kept, Docker's files included. Whether there was one."""
     key = registry_key(registry)
-    entries = _index()
-    found = False
-    if key in entries:
-        await keyring_store.erase(key, entries.pop(key))
-        _write_index(entries)
-        found = True
+    found = await vault.erase(key)
     config = DockerConfig.read()
     helper = config.helper_for(key)
-    if helper and await helpers.get(helper, key) is not None:
+    if helper and helper != OURS and await helpers.get(helper, key) is not None:
         await helpers.erase(helper, key)
         found = True
-    if config.plain(key) is not None:
+    found = found or config.plain(key) is not None
+    if config.mentions(key):
         config.without(key).write()
-        found = True
     return found
 
 
 async def list() -> tuple[Login, ...]:
     """Every known login, once a registry; the first place that :func:`load` would take."""
-    found = {key: Login(key, user, "keyring", "keyring") for key, user in _index().items()}
+    found = {key: _own(key, "" if user == helpers.TOKEN else user, kept) for key, (user, kept) in vault.names().items()
+             if vault.name_of(key) == registry_key(key)}
     config = DockerConfig.read()
     for helper in config.helpers():
+        if helper == OURS:
+            continue
         for key, user in (await helpers.names(helper)).items():
             found.setdefault(key, Login(key, user, "helper", f"docker-credential-{helper}"))
     for credential in config.plain_all():
         found.setdefault(credential.registry, Login(credential.registry, credential.username, "file", config.path))
     return tuple(found.values())
+
+
+def plain_warning() -> str:
+    """A sentence for the user where Docker's config.json holds passwords that anybody can read who reads it; else
+    ""."""
+    config = DockerConfig.read()
+    names = [credential.registry for credential in config.plain_all()]
+    if not names:
+        return ""
+    return (f"{config.path} holds the password of {', '.join(names)} unencrypted. `docker-credential-slipway move` "
+            "puts it into your keyring.")
+
+
+async def move_plain() -> tuple[Login, ...]:
+    """Moves the logins that Docker's config.json holds in plain into the keyring or the encrypted file.
+
+    So that docker finds them still, the file names our helper for these registries afterwards.
+
+    Raises:
+        Unavailable: there is nothing to move them to; the file is as it was.
+    """
+    moved = []
+    for credential in DockerConfig.read().plain_all():
+        kept = await vault.save(credential)
+        moved.append(_own(credential.registry, credential.username, kept))
+        # Read again, written at once: whatever else changed the file meanwhile is kept, and so is what was moved so
+        # far.
+        DockerConfig.read().with_helper(credential.registry, OURS).write()
+    return tuple(moved)
 
 
 async def header_for(reference: str) -> str:

@@ -127,7 +127,8 @@ def test_the_audited_room_needs_only_the_standard_library() -> None:
 
 
 ONE_ROOM = [
-    ("ctypes", ("backend.runtime.syscalls", "backend.runtime.seccomp", "backend.network.firewall")),
+    ("ctypes", ("backend.runtime.syscalls", "backend.runtime.seccomp", "backend.network.firewall",
+                "backend.credentials.undumpable")),  # the user wing's prctl; the runtime room is the engine's
     ("sqlite3", ("backend.engine.state",)),
     ("PySide6", ("app",)),
     ("qasync", ("app",)),

@@ -8,8 +8,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import bcrypt
 
 _CONFIG = """version: 0.1
 log:
@@ -22,6 +24,11 @@ storage:
 http:
   addr: 127.0.0.1:{port}
 """
+_USERS = """auth:
+  htpasswd:
+    realm: tests
+    path: {at}/htpasswd
+"""
 
 
 def free_port() -> int:
@@ -31,8 +38,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def registry() -> Iterator[str]:
-    """Yields ``127.0.0.1:PORT``.
+def registry(users: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Yields ``127.0.0.1:PORT``. *users*: who may come in (htpasswd), with their passwords; None = everybody.
 
     Raises:
         LookupError: docker-registry is not installed.
@@ -42,7 +49,10 @@ def registry() -> Iterator[str]:
         raise LookupError("docker-registry is not installed")
     at = tempfile.mkdtemp(prefix="slipway-registry-")
     port = free_port()
-    Path(at, "config.yml").write_text(_CONFIG.format(at=at, port=port))
+    Path(at, "config.yml").write_text(_CONFIG.format(at=at, port=port) + (_USERS.format(at=at) if users else ""))
+    if users:
+        lines = (f"{user}:{bcrypt.hashpw(word.encode(), bcrypt.gensalt(4)).decode()}\n" for user, word in users.items())
+        Path(at, "htpasswd").write_text("".join(lines))
     with open(f"{at}/log", "wb") as log:
         process = subprocess.Popen([program, "serve", f"{at}/config.yml"], stdout=log, stderr=log)
     try:
