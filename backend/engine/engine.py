@@ -34,6 +34,7 @@ from backend.volumes.local import VolumeStore
 
 T = TypeVar("T")
 _POOL = 4                  # network namespaces made ahead
+_PAUSE = 0.03              # seconds after a take, so that the start that took does not wait behind the refill
 _SHUTDOWN_GRACE = 10.0
 
 
@@ -56,6 +57,7 @@ class Namespaces:
         return made
 
     async def _fill(self) -> None:
+        await asyncio.sleep(_PAUSE)
         while len(self._ready) < _POOL and not self._closed:
             try:
                 found = await self._keeper.netns(1)

@@ -18,7 +18,7 @@ from backend.network.records import Endpoint
 
 log = logging.getLogger(__name__)
 
-_PAUSE = 0.01       # seconds after a take, so that the start that took is not delayed by the refill
+_PAUSE = 0.03       # seconds after a take, so that the start that took is not delayed by the refill
 _RETRY = 5.0        # seconds after a failure
 
 

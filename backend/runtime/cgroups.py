@@ -21,6 +21,7 @@ from backend.runtime.limits import v1_writes, v2_writes
 from backend.runtime.stats import CgroupStats, sample_v1, sample_v2
 
 ROOT = "/sys/fs/cgroup"
+_PIECE = 16 << 10
 _V2_CONTROLLERS = ("cpu", "memory", "pids", "io", "cpuset")
 
 
@@ -67,6 +68,16 @@ def _add_v1(directory: str, options: str, controllers: dict[str, str], mounts: l
         mounts.append((os.path.basename(directory), f"none,{shown}" if shown.startswith("name=") else shown))
 
 
+_hands_down: set[str] = set()  # v1: cpuset directories whose children get a copy of their cpus and mems
+
+
+def _hands_down_cpus(directory: str) -> bool:
+    """Whether a new cpuset in *directory* has cpus and mems at once; asked of the kernel until it says yes."""
+    if directory not in _hands_down and _read(f"{directory}/cgroup.clone_children").strip() == "1":
+        _hands_down.add(directory)
+    return directory in _hands_down
+
+
 class CgroupError(Exception):
     """A cgroup could not be made or set; the message names the file."""
 
@@ -86,7 +97,10 @@ def _write(path: str, value: str) -> None:
 def _read(path: str) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(fd, 1 << 20).decode()
+        pieces = [os.read(fd, _PIECE)]  # a small buffer: a large one is mapped and unmapped for each read
+        while len(pieces[-1]) == _PIECE:
+            pieces.append(os.read(fd, _PIECE))
+        return b"".join(pieces).decode()
     finally:
         os.close(fd)
 
@@ -153,7 +167,7 @@ class Cgroup:
                     os.mkdir(base, 0o755)
                 except FileExistsError:
                     pass
-                self._inherit_cpuset(base)
+                self._inherit_cpuset(base, hand_down=True)
             self._enable(base)
             os.mkdir(directory, 0o755)
         except FileExistsError:
@@ -172,13 +186,19 @@ class Cgroup:
             except OSError:
                 continue
 
-    def _inherit_cpuset(self, directory: str) -> None:
-        """v1: an empty cpuset takes no process, so each level copies its parent's."""
+    def _inherit_cpuset(self, directory: str, *, hand_down: bool = False) -> None:
+        """v1: an empty cpuset takes no process, so each level has its parent's: by copy, and from the level that
+        holds containers by the kernel's own clone_children (cgroups(7)), which a start pays nothing for."""
         if self._layout.v2 or not directory.startswith(self._layout.controllers.get("cpuset", "\0") + "/"):
+            return
+        if not hand_down and _hands_down_cpus(directory.rpartition("/")[0]):
             return
         for name in ("cpuset.cpus", "cpuset.mems"):
             if not _read(f"{directory}/{name}").strip():
                 _write(f"{directory}/{name}", _read(f"{os.path.dirname(directory)}/{name}").strip())
+        if hand_down:
+            _write(f"{directory}/cgroup.clone_children", "1")
+            _hands_down.add(directory)
 
     def exists(self) -> bool:
         """Whether any of its directories is there."""

@@ -362,13 +362,14 @@ class Containers:
         process.exit = Exit(process.id, process.exec_id, code, number, time.time_ns(), oom, status is not None)
         if not process.exec_id:
             self._records.save_exit(process.exit)
-            self._drop_cgroup(container, 0)
         if process.answer is not None:
             answer, process.answer = process.answer, None
             answer(process.failed or {"pid": process.pid, "started_at": process.started_at})
         self._tell({"event": "exit", **process.exit.to_wire()})
         if process.streams is not None:
             process.streams.end_told()
+        if not process.exec_id:
+            self._drop_cgroup(container, 0)  # after the news: whoever waits need not wait for this
         if process.exec_id:
             self._end_exec(container, process)
 

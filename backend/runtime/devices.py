@@ -49,11 +49,18 @@ def default_rules() -> list[Rule]:
 
 
 def v1_lines(rules: list[Rule]) -> list[tuple[str, str]]:
-    """(file, line) for the devices controller, in order."""
+    """(file, line) for the devices controller, in order; what is allowed already is not written again."""
     out = []
+    allowed: set[str] = set()
     for rule in rules:
         numbers = ":".join("*" if n == WILD else str(n) for n in (rule.major, rule.minor))
         line = "a" if rule.kind == "a" and numbers == "*:*" else f"{rule.kind} {numbers} {rule.access}"
+        if rule.allow and line in allowed:
+            continue
+        if rule.allow:
+            allowed.add(line)
+        else:
+            allowed.clear()
         out.append(("devices.allow" if rule.allow else "devices.deny", line))
     return out
 

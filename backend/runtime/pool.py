@@ -42,6 +42,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._waiting: list[Waiting] = []
+        self._last = b""  # the last launch, as it went over a socket: what the next children rehearse with
 
     def fill(self) -> None:
         """Forks up to :data:`SIZE`."""
@@ -51,7 +52,7 @@ class Pool:
                 pid, pidfd = sc.clone3(FLAGS)
                 if pid == 0:
                     gc.disable()
-                    _wait(theirs)
+                    _wait(theirs, self._last)
             except OSError:
                 ours.close()
                 return  # no process to be had now: starts fork for themselves, and say why if they cannot
@@ -65,6 +66,7 @@ class Pool:
         data = pickle.dumps(replace(launch, flags=launch.flags & ~FLAGS), pickle.HIGHEST_PROTOCOL)
         if len(data) > MAX_LAUNCH:
             return None
+        self._last = data
         while self._waiting:
             child = self._waiting.pop(0)
             try:
@@ -77,11 +79,15 @@ class Pool:
         return None
 
 
-def _wait(sync: socket.socket) -> NoReturn:
+def _wait(sync: socket.socket, last: bytes) -> NoReturn:
     """The child: isolates itself, then blocks until it is told what to become."""
     try:
         init.leave_keeper({0, 1, 2, sync.fileno()})
         sc.set_name("slipway:waits")
+        if last:
+            # A rehearsal: the pages that it touches are copied from the keeper's now, and not while a start waits.
+            pickle.loads(last)  # noqa: S301
+            init.rehearse()
         data, fds = sc.recv_fds(sync, MAX_LAUNCH + 1)
         if not data:
             os._exit(0)

@@ -49,7 +49,8 @@ def read_config(bundle: str) -> dict[str, Any]:
     try:
         fd = os.open(f"{bundle}/config.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            data = os.read(fd, MAX_CONFIG)
+            size = os.fstat(fd).st_size  # a buffer of the longest size would be mapped and unmapped each time
+            data = os.read(fd, min(size, MAX_CONFIG))
         finally:
             os.close(fd)
         config = json.loads(data)
