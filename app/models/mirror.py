@@ -52,6 +52,7 @@ class Mirror(QObject):
         self.state: State = "connecting"
         self.problem: Problem | None = None
         self.version = ""
+        self.is_slipway = False
         self.is_loaded = False
         self.requests = 0
         self.containers, self.images, self.stacks = ContainerTable(), ImageTable(), StackTable()
@@ -138,7 +139,8 @@ class Mirror(QObject):
         self._take_images(images)
         self._after_containers()
         if not self.version:
-            self.version = (await self.client.version()).version
+            said = await self.client.version()
+            self.version, self.is_slipway = said.version, said.platform.name == "Slipway"
         if not self.is_loaded:
             self.is_loaded = True
             self.loaded.emit()

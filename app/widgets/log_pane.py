@@ -29,7 +29,7 @@ class LogPane(QWidget):
         self.follow = icon_button("follow", "Follow the end of the log", checkable=True)
         self.wrap = icon_button("wrap", "Wrap long lines", checkable=True)
         self.stamps = icon_button("clock", "Show times", checkable=True)
-        self.save, self.clear = icon_button("save", "Save the log…"), icon_button("close", "Clear the view")
+        self.save, self.clear = icon_button("save", "Save the log…"), icon_button("clear", "Clear the view")
         self.out = icon_button("window", "Open in a window of its own")
         self.out.setVisible(may_pop_out)
         self.foot = label("", "muted")

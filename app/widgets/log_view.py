@@ -121,8 +121,8 @@ class LogView(QAbstractScrollArea):
     def _restyle(self) -> None:
         font = theme.mono()
         font.setPointSizeF(font.pointSizeF() + self._zoom)
-        self.setFont(font)
-        self.viewport().setFont(font)
+        # Kept apart from the widget's own font, which the style sheet decides.
+        self._font = font
         metrics = QFontMetricsF(font)
         self._cell = metrics.horizontalAdvance("M")
         self._row = max(int(metrics.height() * 1.22), 12)
@@ -194,7 +194,7 @@ class LogView(QAbstractScrollArea):
         self.paints += 1
         colours = theme.current()
         painter = QPainter(self.viewport())
-        painter.setFont(self.font())
+        painter.setFont(self._font)
         painter.fillRect(self.viewport().rect(), QColor(colours.code))
         y = _MARGIN // 2
         top = self.ring.first + self.verticalScrollBar().value()

@@ -113,6 +113,16 @@ def line() -> QFrame:
     return made
 
 
+def grow(dialog: QWidget) -> None:
+    """Make room for text that came after the dialog was shown: wrapped words do not push a window's edge."""
+    box = dialog.layout()
+    if box is not None:
+        box.activate()
+        wanted = max(box.totalHeightForWidth(dialog.width()), box.totalSizeHint().height())
+        if wanted > dialog.height():
+            dialog.resize(dialog.width(), wanted)
+
+
 def copy(text: str) -> None:
     """*text* into the clipboard."""
     QGuiApplication.clipboard().setText(text)
@@ -155,6 +165,7 @@ class Banner(QFrame):
             words.addWidget(one)
         words.addLayout(row(self.command, self.copy_command, None))
         words.addWidget(self.details)
+        words.addStretch(1)
         outer = QHBoxLayout(self)
         outer.setContentsMargins(14, 11, 10, 11)
         outer.setSpacing(12)
@@ -245,6 +256,7 @@ class OperationCard(QFrame):
         self.title.setFont(font)
         self.status = label("", "muted")
         self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.trouble = label("", wrap=True, select=True)
         self.bar = QProgressBar(textVisible=False)
         self.bar.setAccessibleName(f"Progress: {operation.title}")
         self.log = QPlainTextEdit(readOnly=True)
@@ -262,6 +274,7 @@ class OperationCard(QFrame):
         head = row(self.title, 6, self.status, self.more, self.cancel, self.retry, self.away, spacing=4)
         head.setStretch(2, 1)
         box.addLayout(head)
+        box.addWidget(self.trouble)
         box.addWidget(self.bar)
         box.addWidget(self.log)
         operation.changed.connect(self.refresh)
@@ -280,12 +293,9 @@ class OperationCard(QFrame):
         self.bar.setRange(0, 0 if fraction is None else 1000)
         if fraction is not None:
             self.bar.setValue(int(fraction * 1000))
-        if one.problem is not None:
-            self.status.setText(f"{one.problem.why} {one.problem.hint}".strip())
-        elif one.state == "cancelled":
-            self.status.setText("Cancelled.")
-        else:
-            self.status.setText(one.status)
+        self.trouble.setText("" if one.problem is None else f"{one.problem.why} {one.problem.hint}".strip())
+        self.trouble.setVisible(one.problem is not None)
+        self.status.setText({"failed": "failed", "cancelled": "cancelled"}.get(one.state, one.status))
         self.status.setToolTip(self.status.text())
         self.cancel.setVisible(running)
         self.retry.setVisible(failed or one.state == "cancelled")

@@ -20,7 +20,7 @@ from PySide6.QtCore import (
     Qt,
     Signal,
 )
-from PySide6.QtGui import QColor, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPen, QPolygonF
+from PySide6.QtGui import QColor, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPen, QPolygonF, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -39,6 +39,8 @@ ROW_HEIGHT = 42
 _PAD = 8
 _ICON = 18
 _STEP = 30
+#: The least width of a column that takes what is left.
+_LEAST = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +109,14 @@ class RowDelegate(QStyledItemDelegate):
         painter.restore()
 
     def text(self, painter: QPainter, area: QRect, text: str, *, strong: bool = False, right: bool = False,
-             tone: str = "") -> int:
-        """One line of text, cut at the end with dots; its width."""
+             tone: str = "", cut: Qt.TextElideMode = Qt.TextElideMode.ElideRight) -> int:
+        """One line of text, cut with dots where it is too long; its width."""
         font = self.table.font()
         font.setWeight(font.Weight.DemiBold if strong else font.Weight.Normal)
         painter.setFont(font)
         painter.setPen(QColor(getattr(theme.current(), tone or ("text" if strong or right else "muted"))))
         metrics = QFontMetrics(font)
-        shown = metrics.elidedText(text, Qt.TextElideMode.ElideRight, area.width())
+        shown = metrics.elidedText(text, cut, area.width())
         side = Qt.AlignmentFlag.AlignRight if right else Qt.AlignmentFlag.AlignLeft
         painter.drawText(area, int(side | Qt.AlignmentFlag.AlignVCenter), shown)
         return metrics.horizontalAdvance(shown)
@@ -200,6 +202,8 @@ class CleanTable(QTableView):
         self.source = model
         self.hovered = -1
         self.over: Hit | None = None
+        self._spare: tuple[int, ...] = ()
+        self._widths: dict[int, int] = {}
         self.proxy = QSortFilterProxyModel(self)
         self.proxy.setSourceModel(model)
         self.proxy.setSortRole(SORT)
@@ -232,9 +236,13 @@ class CleanTable(QTableView):
         self.doubleClicked.connect(lambda index: self.opened.emit(self.key_at(index)))
         theme.state().changed.connect(self.viewport().update)
 
-    def dress(self, widths: Sequence[int], delegate: RowDelegate, sort: int) -> None:
-        """Column widths (0 takes what is left), how rows are painted, and the column sorted by at first."""
+    def dress(self, widths: Sequence[int], delegate: RowDelegate, sort: int, spare: Sequence[int] = ()) -> None:
+        """Column widths (0 takes what is left), how rows are painted, and the column sorted by at first.
+
+        *spare*: columns that make room, in this order, where the window is too narrow for all.
+        """
         self.setItemDelegate(delegate)
+        self._spare = tuple(spare)
         head = self.horizontalHeader()
         for column, width in enumerate(widths):
             if width:
@@ -243,6 +251,24 @@ class CleanTable(QTableView):
             else:
                 head.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
         self.sortByColumn(sort, Qt.SortOrder.AscendingOrder)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        self._make_room(event.size().width())
+        super().resizeEvent(event)
+
+    def _make_room(self, room: int) -> None:
+        """Hide spare columns until what is left has its width."""
+        head = self.horizontalHeader()
+        need = {column: _LEAST if head.sectionResizeMode(column) == QHeaderView.ResizeMode.Stretch
+                else self._widths.get(column, head.sectionSize(column)) for column in range(head.count())}
+        for column in self._spare:
+            hide = sum(need.values()) > room
+            if hide != self.isColumnHidden(column):
+                if hide and head.sectionSize(column):
+                    self._widths[column] = head.sectionSize(column)
+                self.setColumnHidden(column, hide)
+            if hide:
+                del need[column]
 
     def right_column(self, column: int) -> bool:
         """Whether a column's text stands at the right."""

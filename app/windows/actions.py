@@ -60,16 +60,19 @@ class ContainerActions(QObject):
         if not rows:
             return
         title = f"Remove {rows[0].name}?" if len(rows) == 1 else f"Remove {len(rows)} containers?"
-        text = "The container and all that was written inside it will be gone. Images and named volumes stay."
+        one = len(rows) == 1
+        text = (f"{'It' if one else 'They'} and all that was written inside {'it' if one else 'them'} will be gone. "
+                "Images and named volumes stay.")
         things = [f"{row.name} ({row.image}{', running: it will be killed' if row.running else ''})" for row in rows]
-        dialog = Confirm(self.window, title, text, things, verb="Remove", option="Remove its anonymous volumes, too")
+        dialog = Confirm(self.window, title, text, things, verb="Remove",
+                         option=f"Remove {'its' if one else 'their'} anonymous volumes, too")
 
         def answered(result: int) -> None:
             dialog.deleteLater()
             if result == QDialog.DialogCode.Accepted:
                 volumes = dialog.option
-                for one in ids:
-                    self._one("remove", one, lambda ref: self.context.client.remove_container(
+                for key in ids:
+                    self._one("remove", key, lambda ref: self.context.client.remove_container(
                         ref, force=True, volumes=volumes))
         dialog.finished.connect(answered)
         dialog.open()

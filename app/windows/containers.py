@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from PySide6.QtCore import QPoint, QRect, Qt
+from PySide6.QtCore import QPoint, QRect, Qt, QTimer
 from PySide6.QtGui import QHideEvent, QKeySequence, QPainter, QShortcut, QShowEvent
 from PySide6.QtWidgets import QMenu, QPushButton, QStackedWidget
 
 from app import theme
-from app.models.containers import ACTIONS, CPU, NAME, PORTS, STATE
+from app.models.containers import ACTIONS, CPU, CREATED, IMAGE, NAME, PORTS, STATE
 from app.models.rows import ContainerRow, state_text
 from app.widgets.parts import Empty, button, copy, filter_field, row, say
 from app.widgets.tables import Action, CleanTable, Hit, RowDelegate
@@ -32,6 +32,9 @@ class ContainerDelegate(RowDelegate):
             width = self.text(painter, area, row.name, strong=True)
             if row.project:
                 self.text(painter, area.adjusted(width + 10, 0, 0, 0), row.project)
+        elif column == IMAGE:
+            # What tells images apart stands at the end.
+            self.text(painter, area, row.image, cut=Qt.TextElideMode.ElideLeft)
         elif column == PORTS:
             self.links(painter, area, [(link.text, link.url) for link in row.ports])
         elif column == CPU and row.running:
@@ -60,7 +63,8 @@ class ContainersPage(Page):
     def __init__(self, context: Context) -> None:
         super().__init__(context, "Containers")
         self.table = CleanTable(context.mirror.containers, "Containers")
-        self.table.dress((120, 0, 0, 176, 108, 88, 112, 104), ContainerDelegate(self.table), NAME)
+        self.table.dress((120, 0, 0, 176, 108, 88, 112, 104), ContainerDelegate(self.table), NAME,
+                         spare=(CREATED, IMAGE))
         self.doer = ContainerActions(context, self)
         self.doer.failed.connect(self.show_problem)
         self.filter = filter_field("Filter containers")
@@ -84,6 +88,11 @@ class ContainersPage(Page):
         self.body.addLayout(bar)
         self.body.addSpacing(4)
         self.body.addWidget(self.stack, 1)
+        # "2 minutes ago" is the one thing that changes without an event: once a minute, while somebody looks.
+        self.ages = QTimer(self)
+        self.ages.setTimerType(Qt.TimerType.VeryCoarseTimer)
+        self.ages.setInterval(60_000)
+        self.ages.timeout.connect(context.mirror.containers.tick_ages)
         self._connect()
         self._count()
 
@@ -111,8 +120,11 @@ class ContainersPage(Page):
         rows = self.context.mirror.containers.rows()
         running = sum(one.state == "running" for one in rows)
         self.subtitle.setText(f"{running} running, {len(rows)} in all" if rows else "")
-        if not rows:
+        if not rows and self.context.mirror.is_loaded:
             self.stack.setCurrentWidget(self.empty)
+        elif not rows:
+            # Nobody has said yet that there is nothing.
+            self.stack.setCurrentWidget(self.table)
         else:
             self.stack.setCurrentWidget(self.table if self.table.proxy.rowCount() else self.nothing)
         for widget in self.many.values():
@@ -138,10 +150,13 @@ class ContainersPage(Page):
         super().showEvent(event)
         self.table.setFocus()
         self.context.mirror.watch_stats(True)
+        self.context.mirror.containers.tick_ages()
+        self.ages.start()
 
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
         self.context.mirror.watch_stats(False)
+        self.ages.stop()
 
     # --- what is done ----------------------------------------------------------------------------------------------
 

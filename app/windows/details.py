@@ -62,6 +62,7 @@ class DetailsPage(QWidget):
         self.about.setObjectName("muted")
         self.about.setTextFormat(Qt.TextFormat.RichText)
         self.about.setOpenExternalLinks(True)
+        self.about.setWordWrap(True)
         self.about.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
         verbs = (("start", "play"), ("stop", "stop"), ("restart", "restart"), ("remove", "trash"))
         self.buttons = {verb: button(verb.capitalize(), icon, "flat", partial(self.doer.do, verb, [key]))
@@ -185,7 +186,7 @@ class DetailsPage(QWidget):
         if row.project:
             parts.append(f"stack {html.escape(row.project)}")
         parts.append(f"created {age_text(row.created, time.time())}")
-        return "&nbsp; · &nbsp;".join(parts)
+        return " &nbsp;·&nbsp; ".join(parts)
 
     def _show_gone(self) -> None:
         self.gone.show_problem(Problem("This container is gone", "It was removed. Its log stays until you leave."),

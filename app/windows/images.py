@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.models.images import ACTIONS, NAME
+from app.models.images import ACTIONS, CREATED, ID, NAME, USED
 from app.models.operations import Operation
 from app.models.problems import Problem
 from app.models.pulling import pull
@@ -37,9 +37,12 @@ class ImageDelegate(RowDelegate):
     """Paints an image's row."""
 
     def special(self, painter: QPainter, area: QRect, row: ImageRow, column: int) -> bool:
-        if column != ACTIONS:
+        if column == NAME and row.name:
+            self.text(painter, area, row.name, strong=True, cut=Qt.TextElideMode.ElideLeft)
+        elif column == ACTIONS:
+            self.actions(painter, area, self._actions(row))
+        else:
             return False
-        self.actions(painter, area, self._actions(row))
         return True
 
     def hits(self, area: QRect, row: ImageRow, column: int) -> list[Hit]:
@@ -132,7 +135,7 @@ class ImagesPage(Page):
     def __init__(self, context: Context) -> None:
         super().__init__(context, "Images")
         self.table = CleanTable(context.mirror.images, "Images")
-        self.table.dress((0, 120, 130, 0, 96, 122, 84), ImageDelegate(self.table), NAME)
+        self.table.dress((0, 120, 130, 0, 96, 122, 84), ImageDelegate(self.table), NAME, spare=(ID, CREATED, USED))
         self.filter = filter_field("Filter images")
         self.filter.textChanged.connect(self._filter)
         self.head.addWidget(self.filter)
@@ -164,7 +167,7 @@ class ImagesPage(Page):
         total = sum({one.id: one.size for one in rows}.values())
         self.subtitle.setText(f"{len(rows)} image{'s' if len(rows) != 1 else ''}, {size_text(total)}" if rows else "")
         shown = self.table if self.table.proxy.rowCount() else self.nothing
-        self.stack.setCurrentWidget(shown if rows else self.empty)
+        self.stack.setCurrentWidget(shown if rows else self.empty if self.context.mirror.is_loaded else self.table)
         for one in (self.run, self.remove):
             one.setVisible(bool(rows))
         self._choice()

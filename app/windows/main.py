@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QSize, Qt
-from PySide6.QtGui import QCloseEvent, QKeySequence, QShortcut
+from PySide6.QtGui import QCloseEvent, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import (
     QButtonGroup,
     QFrame,
@@ -26,6 +26,8 @@ from app.windows.context import Context
 from app.windows.details import DetailsPage
 
 PAGES = (("containers", "Containers"), ("images", "Images"), ("stacks", "Stacks"), ("registries", "Registries"))
+#: Below this width the sidebar shows icons only.
+COMPACT = 1000
 _THEME_WORDS = {"system": ("contrast", "Colours: as the desktop"), "light": ("sun", "Colours: light"),
                 "dark": ("moon", "Colours: dark")}
 
@@ -86,15 +88,15 @@ class MainWindow(QMainWindow):
         self.setCentralWidget(whole)
 
     def _sidebar(self) -> QFrame:
-        side = QFrame()
+        side = self.side = QFrame()
         side.setObjectName("sidebar")
-        side.setFixedWidth(204)
         mark = QLabel()
         mark.setPixmap(theme.application_icon().pixmap(26, 26))
         box = QVBoxLayout(side)
         box.setContentsMargins(12, 18, 12, 12)
         box.setSpacing(3)
-        box.addLayout(row(mark, label("Slipway", "brand"), None, spacing=9, margins=(8, 0, 0, 16)))
+        self.brand = label("Slipway", "brand")
+        box.addLayout(row(mark, self.brand, None, spacing=9, margins=(7, 0, 0, 16)))
         self.buttons: dict[str, QToolButton] = {}
         group = QButtonGroup(self)
         for number, (name, title) in enumerate(PAGES, 1):
@@ -104,7 +106,6 @@ class MainWindow(QMainWindow):
             one.setAccessibleName(title)
             one.setCheckable(True)
             one.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-            one.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
             one.setIconSize(QSize(20, 20))
             one.setMinimumHeight(38)
             one.setSizePolicy(one.sizePolicy().Policy.Expanding, one.sizePolicy().Policy.Fixed)
@@ -116,9 +117,30 @@ class MainWindow(QMainWindow):
         self.dot, self.engine = QLabel(), label("", "muted")
         self.theme_button = icon_button("contrast", "Colours")
         self.theme_button.clicked.connect(self._next_theme)
-        box.addLayout(row(self.dot, self.engine, None, self.theme_button, spacing=7, margins=(8, 0, 0, 0)))
+        box.addLayout(row(self.dot, self.engine, None, self.theme_button, spacing=7, margins=(4, 0, 0, 0)))
         theme.follow(self, self._paint_sidebar)
+        self._set_compact(False)
         return side
+
+    def _set_compact(self, compact: bool) -> None:
+        """A small window shows the sidebar's icons alone: the room belongs to the tables."""
+        self.compact = compact
+        self.side.setProperty("compact", compact)
+        self.side.setFixedWidth(76 if compact else 204)
+        styles = Qt.ToolButtonStyle
+        for one in self.buttons.values():
+            one.setToolButtonStyle(styles.ToolButtonIconOnly if compact else styles.ToolButtonTextBesideIcon)
+        for words in (self.brand, self.engine):
+            words.setHidden(compact)
+        for widget in (self.side, *self.buttons.values()):
+            widget.style().unpolish(widget)
+            widget.style().polish(widget)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        compact = event.size().width() < COMPACT
+        if compact != self.compact:
+            self._set_compact(compact)
+        super().resizeEvent(event)
 
     def _paint_sidebar(self) -> None:
         colours = theme.current()

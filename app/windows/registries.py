@@ -12,7 +12,7 @@ from app import theme
 from app.models.problems import Problem
 from app.models.sign_ins import HUB, SignIn, Storage, list_sign_ins, sign_in, sign_out, storage
 from app.widgets.confirm import Confirm
-from app.widgets.parts import Banner, Empty, button, label, row
+from app.widgets.parts import Banner, Empty, button, grow, label, row
 from app.windows.context import Context
 from app.windows.page import Page
 
@@ -55,6 +55,7 @@ class SignInDialog(QDialog):
 
     def _storage(self, where: Storage) -> None:
         self.kept.setText(where.text)
+        grow(self)
 
     def _check(self) -> None:
         self.go.setEnabled(bool(self.user.text().strip() and self.secret.text()))
@@ -70,6 +71,7 @@ class SignInDialog(QDialog):
     def _failed(self, problem: Problem) -> None:
         self._check()
         self.banner.show_problem(problem)
+        grow(self)
 
 
 class RegistriesPage(Page):

@@ -66,7 +66,7 @@ class StackPreview(QWidget):
         self.parts = QTreeWidget()
         self.parts.setHeaderLabels(["What", "How"])
         self.parts.setAccessibleName("What the file describes")
-        self.parts.setColumnWidth(0, 240)
+        self.parts.setColumnWidth(0, 170)
         self.steps = QPlainTextEdit(readOnly=True)
         self.steps.setObjectName("code")
         self.steps.setAccessibleName("What will be done")

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QDialog, QFileDialog, QFrame, QStackedWidget, QVBo
 
 from app.models.operations import Operation
 from app.models.rows import StackRow
-from app.models.stacks import NAME, STATE
+from app.models.stacks import FILES, NAME, STATE
 from app.widgets.confirm import Confirm
 from app.widgets.parts import Empty, button, row
 from app.widgets.tables import CleanTable, RowDelegate
@@ -59,7 +59,7 @@ class StacksPage(Page):
         super().__init__(context, "Stacks")
         self.setAcceptDrops(True)
         self.table = CleanTable(context.mirror.stacks, "Stacks")
-        self.table.dress((170, 0, 0, 0), StackDelegate(self.table), NAME)
+        self.table.dress((170, 0, 0, 0), StackDelegate(self.table), NAME, spare=(FILES,))
         self.open_button = button("Open a Compose file…", "folder", "primary", self.ask_file)
         self.head.addWidget(self.open_button)
         self.start_button = button("Start", "play", "flat", partial(self._each, "start"))

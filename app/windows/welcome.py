@@ -58,7 +58,8 @@ class WelcomePage(QWidget):
     def _card(self, icon: str, title: str, text: str, clicked: object) -> QFrame:
         card = QFrame()
         card.setObjectName("card")
-        card.setFixedWidth(230)
+        card.setMinimumWidth(190)
+        card.setMaximumWidth(230)
         picture = QLabel()
         theme.follow(picture, lambda: picture.setPixmap(theme.pixmap(icon, theme.current().accentText, 22)))
         go = button(title, clicked=clicked)  # type: ignore[arg-type]
@@ -80,10 +81,11 @@ class WelcomePage(QWidget):
     def refresh(self, *_: object) -> None:
         """Show whether the sample is there, and whether it runs."""
         sample = self._sample()
-        there = any(one.name == WELCOME_IMAGE for one in self.context.mirror.images.rows())
+        # Slipway makes the sample's image when it is first asked for; another engine must have it.
+        mirror = self.context.mirror
+        there = mirror.is_slipway or any(one.name == WELCOME_IMAGE for one in mirror.images.rows())
         self.link.setVisible(sample is not None)
-        self.go.setVisible(sample is None)
-        self.go.setEnabled(there)
+        self.go.setVisible(sample is None and there)
         if sample is not None:
             say(self.link, f"Open {sample.ports[0].url}")
             self.text.setText("The sample runs and serves a small page to this machine. Stop or remove it like any "
@@ -91,7 +93,7 @@ class WelcomePage(QWidget):
         elif there:
             self.text.setText("Your containers run straight on this machine's kernel. Start with the built-in sample: "
                               "a small web page in a container, ready at once and without a network.")
-        else:
+        elif mirror.is_loaded:
             self.text.setText("This engine does not have the built-in sample. Begin with an image or a Compose file.")
 
     def _run(self) -> None:

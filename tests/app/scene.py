@@ -79,6 +79,8 @@ async def run(client: Client, name: str, image: str, command: str, *, publish: s
 
 async def build(client: Client, folder: Path) -> dict[str, str]:
     """Make the world; the containers' IDs by name, and `compose`: the stack's file."""
+    async for _ in client.pull_image("slipway/welcome:latest"):
+        pass
     await add_image(client, "debian:stable-slim", "demo/web:1.2", "demo/worker:2.0", "demo/db:16", "registry.example.com/team/reports:2026.11")
     made = {
         "blog": await run(client, "blog", "demo/web:1.2", SPEAKER, publish="8080", memory=256 << 20, binds=("blog-articles:/articles",)),

@@ -122,3 +122,25 @@ def test_a_log_is_saved_as_it_is_shown(qtbot: object, preferences: Preferences, 
     assert (tmp_path / "x.log").read_text().startswith("2026-01-01T00:00:00Z a\n")
     one.save_to(str(tmp_path / "no" / "where"))
     assert "could not be saved" in one.banner.what.text()
+
+
+def test_a_find_is_marked_where_the_letters_are_at_every_size(qtbot: object) -> None:
+    from app import theme
+
+    theme.apply("light")
+    view = LogView(LineRing())
+    qtbot.addWidget(view)
+    view.resize(800, 200)
+    view.show()
+    qtbot.waitExposed(view)
+    view.set_wrap(False)
+    view.feed(b"2026-01-01T00:00:00Z " + b" " * 40 + b"W\n")
+    view.ring.search("W")
+    for steps in (0, 3):
+        view.zoom(steps)
+        QTest.qWait(120)
+        image = view.viewport().grab().toImage()
+        rows = range(4, 24)
+        marked = [x for x in range(image.width()) if any(image.pixelColor(x, y).saturation() > 90 for y in rows)]
+        inked = [x for x in range(image.width()) if any(image.pixelColor(x, y).lightness() < 90 for y in rows)]
+        assert marked and inked and min(marked) - 1 <= min(inked) and max(inked) <= max(marked) + 1, (steps, marked, inked)

@@ -20,6 +20,7 @@ from app.windows.main import PAGES, MainWindow
 from app.windows.run_form import RunForm
 from backend.client import Progress
 from backend.errors import Conflict, InvalidArgument, NotFound
+from backend.spec import api
 from tests.app.conftest import Run, until
 from tests.fakes.engine import FakeEngine
 
@@ -135,6 +136,60 @@ def test_details_follow_the_container_to_its_end(context: Context, engine: FakeE
         await until(details.gone.isVisible)
         window.show_page("containers")
         assert window.details is None
+        await left(context, window)
+    run(story())
+
+
+def test_the_first_page_offers_the_sample_though_its_image_is_not_made_yet(context: Context, engine: FakeEngine, run: Run) -> None:
+    async def story() -> None:
+        window = await opened(context)
+        await until(lambda: context.mirror.is_loaded)
+        window.show_page("welcome")
+        page = window.pages["welcome"]
+        assert page.go.isVisible() and page.go.isEnabled() and "built-in sample" in page.text.text()
+        context.mirror.is_slipway = False
+        page.refresh()
+        assert not page.go.isVisible() and "does not have" in page.text.text()
+        await left(context, window)
+    run(story())
+
+
+def test_nothing_is_called_empty_before_the_engine_has_said_so(context: Context, engine: FakeEngine, run: Run) -> None:
+    async def story() -> None:
+        engine.away = True
+        window = MainWindow(context)
+        window.show()
+        context.mirror.start()
+        await until(window.connection.isVisible)
+        for name in ("containers", "images"):
+            window.show_page(name)
+            page = window.pages[name]
+            assert page.stack.currentWidget() is page.table
+        engine.come_back()
+        await until(lambda: context.mirror.is_loaded)
+        assert all(window.pages[name].stack.currentWidget() is window.pages[name].empty for name in ("containers", "images"))
+        await left(context, window)
+    run(story())
+
+
+def test_a_small_window_keeps_names_and_actions_in_sight(context: Context, engine: FakeEngine, run: Run) -> None:
+    async def story() -> None:
+        engine.add("a" * 64, "first")
+        engine.images["sha256:1"] = api.ImageSummary(id="sha256:1", repo_tags=["busybox:1"], size=5)
+        window = await opened(context)
+        for name, kept in (("containers", (0, 1, 3, 4, 5, 7)), ("images", (0, 1, 4, 6))):
+            window.show_page(name)
+            table = window.pages[name].table
+            for width in (1280, 820):
+                window.resize(width, 560)
+                await asyncio.sleep(0.02)
+                head = table.horizontalHeader()
+                assert all(head.sectionSize(column) >= 60 and not head.isSectionHidden(column) for column in kept)
+                assert head.length() <= table.viewport().width() + 1, f"{name} is cut at {width}"
+            assert window.side.width() < 100 and not window.brand.isVisible()
+            window.resize(1280, 560)
+            await asyncio.sleep(0.02)
+            assert not any(head.isSectionHidden(column) for column in range(head.count()))
         await left(context, window)
     run(story())
 
@@ -265,7 +320,7 @@ def test_a_pull_shows_its_layers_and_a_failure_can_be_tried_again(context: Conte
         operation: Operation = pull_image(context, "debian:none")
         await until(lambda: operation.state == "failed")
         card = window.cards[operation]
-        assert card.retry.isVisible() and "no such tag" in card.status.text()
+        assert card.retry.isVisible() and "no such tag" in card.trouble.text()
         engine.refuse.clear()
         engine.pulls = [Progress("none", "Pulling from library/debian"), Progress("aa", "Downloading", 50, 100),
                         Progress("aa", "Pull complete"), Progress("", "Status: done")]

@@ -84,7 +84,7 @@ class FakeEngine:
 
     async def version(self) -> api.Version:
         self._count("version")
-        return api.Version(version="0.1")
+        return api.Version(version="0.1", platform=api.PlatformName(name="Slipway"))
 
     async def events(self, *, filters: Mapping[str, Sequence[str]] | None = None, since: str | None = None,
                      until: str | None = None) -> AsyncIterator[api.Event]:
