@@ -12,7 +12,7 @@ import hashlib
 import ipaddress
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Options:
     group: str
     mirrors: tuple[str, ...]
     insecure: tuple[str, ...]
+    certificates: tuple[str, ...]
     bip: str
     pools: tuple[tuple[str, int], ...]
     labels: tuple[str, ...]
@@ -65,6 +66,8 @@ def parse(arguments: list[str]) -> Options:
     add("-G", "--group", default="", help="group that may open the socket: its members are as good as root")
     add("--registry-mirror", action="append", default=[], metavar="URL", help="mirror of Docker Hub")
     add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="registry without valid TLS")
+    add("--registry-certs", action="append", default=[], metavar="DIR",
+        help="folder with HOST:PORT folders of certificates (default /etc/slipway/certs.d and /etc/docker/certs.d)")
     add("--bip", default="", metavar="ADDRESS/BITS", help="address of the default bridge")
     add("--default-address-pool", action="append", default=[], metavar="base=NET,size=BITS",
         help="where networks take subnets")
@@ -85,7 +88,8 @@ def parse(arguments: list[str]) -> Options:
         if not host.startswith(("unix:///", "fd://")):
             parser.error(f"--host {host}: only unix:///PATH and fd:// are served; Slipway has no TCP listener")
     return Options(hosts, os.path.abspath(given.data_root), os.path.abspath(given.exec_root), given.group,
-                   tuple(given.registry_mirror), tuple(given.insecure_registry), given.bip, pools, tuple(given.label),
+                   tuple(given.registry_mirror), tuple(given.insecure_registry),
+                   tuple(os.path.abspath(one) for one in given.registry_certs), given.bip, pools, tuple(given.label),
                    given.pidfile, given.debug, given.stop_containers)
 
 
@@ -117,9 +121,12 @@ def _settings(options: Options) -> Settings:
     from backend.images.types import RegistrySettings
     from backend.network.records import AddressPool
 
+    registry = RegistrySettings(options.mirrors, options.insecure)
+    if options.certificates:
+        registry = replace(registry, certificates=options.certificates)
     return Settings(
         data_root=options.data_root, exec_root=options.exec_root, instance=options.instance,
-        registry=RegistrySettings(options.mirrors, options.insecure),
+        registry=registry,
         address_pools=tuple(AddressPool(base, size) for base, size in options.pools), bip=options.bip,
         labels=options.labels, debug=options.debug, version=VERSION)
 

@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "volume": ("app.cli.volume", "volumes: ls, create, rm, inspect"),
     "login": ("app.cli.login", "sign in to a registry; the password goes into the keyring"),
     "logout": ("app.cli.login", "sign out of a registry"),
+    "registry": ("app.cli.registry", "a private registry of one's own: run, stop, status, user, ca, rm"),
     "events": ("app.cli.system", "show what happens, as it happens"),
     "version": ("app.cli.system", "show the versions of this program and of the engine"),
     "info": ("app.cli.system", "show the engine's state and settings"),
