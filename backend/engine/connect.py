@@ -11,7 +11,9 @@ from backend.engine import etcfiles, ports
 from backend.engine.container import Container
 from backend.engine.core import Core
 from backend.engine.paths import write
+from backend.engine.record import ContainerRecord
 from backend.errors import Conflict, InvalidArgument
+from backend.network.endpoints import ways_out
 from backend.network.records import Endpoint, EndpointWish, Network
 from backend.spec import api
 
@@ -42,12 +44,17 @@ def network_mode(mode: str) -> str:
 
 def wish_of(container: Container, settings: api.EndpointSettings) -> EndpointWish:
     """How a container wants to be on a network."""
+    return wish_for(container.record, settings, container.hostname)
+
+
+def wish_for(record: ContainerRecord, settings: api.EndpointSettings, hostname: str = "") -> EndpointWish:
+    """How the container of *record* wants to be on a network."""
     ipam = settings.ipam_config or api.EndpointIpam()
     links = tuple((name, alias or name) for one in settings.links or () for name, _, alias in [one.partition(":")])
     return EndpointWish(
-        container_name=container.name, hostname=container.hostname, aliases=tuple(settings.aliases or ()),
+        container_name=record.name, hostname=hostname, aliases=tuple(settings.aliases or ()),
         ipv4=ipam.ipv4_address or "", ipv6=ipam.ipv6_address or "",
-        mac=settings.mac_address or container.record.config.mac_address, gw_priority=settings.gw_priority,
+        mac=settings.mac_address, gw_priority=settings.gw_priority,
         driver_opts=settings.driver_opts or {}, links=links)
 
 
@@ -131,7 +138,7 @@ class Connector:
                 network.id, container.id, sandbox.netns, wish_of(container, wanted[name])))
             container.status.endpoints = tuple(endpoints)
             self.tell(container, network, "connect")
-        out = way_out(endpoints)
+        out = next((one for one in ways_out(endpoints) if one is not None), None)
         wishes = ports.wishes(container.record.config, container.record.host_config)
         container.status.ports = ()
         if out is not None and wishes and mode not in PREDEFINED:
@@ -175,7 +182,7 @@ class Connector:
         with namespace_of(container.status.pid) as netns:
             await self._core.networks.disconnect(endpoint, netns)
         container.status.endpoints = tuple(one for one in container.status.endpoints if one.id != endpoint.id)
-        kept = {one.ipv4 for one in container.status.endpoints if one.ipv4}
+        kept = {address for one in container.status.endpoints for address in (one.ipv4, one.ipv6) if address}
         container.status.ports = tuple(one for one in container.status.ports if one.target in kept)
         self.write_files(container)
         self.tell(container, network, "disconnect")
@@ -234,9 +241,3 @@ class Connector:
                 names = dict.fromkeys((alias or other.name, other.hostname, other.name))
                 made.append((endpoint.ipv4, " ".join(names)))
         return made
-
-
-def way_out(endpoints: list[Endpoint]) -> Endpoint | None:
-    """The endpoint that ports are published on: the one with the default route, as Docker chooses it."""
-    candidates = [one for one in endpoints if one.gateway]
-    return min(candidates, key=lambda one: (-one.gw_priority, one.network_name), default=None)

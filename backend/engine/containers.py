@@ -13,7 +13,7 @@ import msgspec
 
 from backend.engine import health, limits, listing, spec, stats, views
 from backend.engine.clock import parse_time
-from backend.engine.connect import network_mode
+from backend.engine.connect import network_mode, wish_for
 from backend.engine.container import CONDITIONS, Container, PendingAttach, Waiter
 from backend.engine.core import Core
 from backend.engine.create import build_record, check_restart, log_limits
@@ -87,6 +87,8 @@ class Containers:
         for one in record.mounts:
             if one.kind == "bind":
                 check_bind(one, make=False)
+        for name, settings in record.networks.items():
+            self._core.networks.check(name, wish_for(record, settings))
         host = record.host_config
         if host.security_opt or host.device_cgroup_rules or host.blkio_weight_device:
             spec.build(spec.SpecInput(record=record, hostname="", cgroups_path="", machine=self._core.machine,

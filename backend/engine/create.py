@@ -30,6 +30,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 def build_record(body: api.ContainerCreate, image: Image, *, identity: str, name: str, cpus: int, log_driver: str,
                  log_opts: dict[str, str], others: Callable[[str], Sequence[MountRecord]]) -> ContainerRecord:
     """The record of a new container. Raises :class:`InvalidArgument` and :class:`NotImplemented_`."""
+    _check_network_mode(body)
     config = _config(body, image, identity)
     host = _host(body.host_config, log_driver, log_opts)
     check(config, host, cpus)
@@ -109,6 +110,8 @@ def _networks(body: api.ContainerCreate, host: api.HostConfig) -> dict[str, api.
         made[network_mode(name)] = settings
     if mode not in made:
         made = {mode: api.EndpointSettings(), **made}
+    if body.mac_address and not made[mode].mac_address:
+        made[mode] = msgspec.structs.replace(made[mode], mac_address=body.mac_address)
     if mode in ("host", "none") and len(made) > 1:
         raise InvalidArgument("conflicting options: cannot attach both user-defined and non-user-defined "
                               f"network-modes ({', '.join(made)})")
@@ -142,6 +145,25 @@ def check(config: api.ContainerConfig, host: api.HostConfig, cpus: int) -> None:
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
     if host.storage_opt:
         raise NotImplemented_("storage options are not supported: overlay layers have no size limit here")
+
+
+def _check_network_mode(body: api.ContainerCreate) -> None:
+    """What a container cannot have of its own in the host's or another container's network namespace."""
+    host, mode = body.host_config, network_mode(body.host_config.network_mode)
+    joined = mode.startswith("container:")
+    if host.links and (joined or mode == "host"):
+        raise InvalidArgument(f"conflicting options: {'container' if joined else 'host'} type networking can't be used "
+                              "with links. This would result in undefined behavior")
+    if not joined:
+        return
+    refused = (("hostname and the network mode", body.hostname), ("dns and the network mode", host.dns),
+               ("custom host-to-IP mapping and the network mode", host.extra_hosts),
+               ("mac-address and the network mode", body.mac_address),
+               ("port publishing and the container type network mode", host.port_bindings or host.publish_all_ports),
+               ("port exposing and the container type network mode", body.exposed_ports))
+    for words, given in refused:
+        if given:
+            raise InvalidArgument(f"conflicting options: {words}")
 
 
 def check_restart(host: api.HostConfig) -> None:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 
 from backend.engine.clock import parse_time, rfc3339
-from backend.engine.connect import Connector
+from backend.engine.connect import Connector, wish_of
 from backend.engine.container import Container
 from backend.engine.core import Core
-from backend.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotImplemented_
+from backend.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from backend.network.records import Endpoint, IpamConfig, Network, NetworkSpec
 from backend.spec import api
 from backend.spec.filters import Filters
@@ -43,7 +43,8 @@ class Networks:
                 api.IpamConfig(subnet=_given(one.subnet), ip_range=_given(one.ip_range), gateway=_given(one.gateway),
                                auxiliary_addresses=one.auxiliary or api.UNSET) for one in network.ipam]),
             internal=network.internal, attachable=network.attachable, ingress=network.ingress,
-            config_only=network.config_only, options=network.options, labels=network.labels)
+            config_only=network.config_only, config_from=api.ConfigReference(network=network.config_from),
+            options=network.options, labels=network.labels)
         if containers:
             made.containers = {container.id: self._member(container, endpoint)
                                for container, endpoint in self._members(network)}
@@ -86,16 +87,17 @@ class Networks:
     # --- create and remove ------------------------------------------------------------------------------------------
     async def create(self, body: api.NetworkCreate) -> api.NetworkCreated:
         """Make a network."""
-        if body.config_only or (body.config_from is not None and body.config_from.network):
-            raise NotImplemented_("config-only networks are not supported")
-        if body.ingress or body.scope == "swarm":
-            raise NotImplemented_("networks of a swarm are not supported: this engine has none")
+        if body.ingress:
+            raise Forbidden("Ingress network can only be global scope network")
+        if body.scope == "swarm":
+            raise Forbidden("cannot create a swarm scoped network when swarm is not active")
         ipam = body.ipam or api.Ipam()
         network = await self._core.networks.create(NetworkSpec(
             name=body.name, driver=body.driver or "bridge", internal=body.internal, attachable=body.attachable,
             enable_ipv4=body.enable_ipv4 is not False, enable_ipv6=bool(body.enable_ipv6),
             ipam_driver=ipam.driver or "default", ipam_options=ipam.options or {}, ipam=tuple(map(_ipam, ipam.config)),
-            options=body.options, labels=body.labels))
+            options=body.options, labels=body.labels, config_only=body.config_only,
+            config_from=body.config_from.network if body.config_from is not None else ""))
         try:
             await self._core.state.put_network(network)
         except BaseException:
@@ -140,9 +142,13 @@ class Networks:
         settings = body.endpoint_config or api.EndpointSettings()
         async with container.lock:
             mode = container.record.host_config.network_mode
-            if network.name in ("host", "none") or mode in ("host",) or mode.startswith("container:"):
+            if network.name == "host":
+                raise Forbidden("cannot connect container to host network - container must be created in host network "
+                                "mode")
+            if network.name == "none" or mode in ("host",) or mode.startswith("container:"):
                 raise Forbidden("container cannot be connected to multiple networks with one of the networks in "
-                                f"private mode ({network.name if network.name in ('host', 'none') else mode})")
+                                f"private mode ({network.name if network.name == 'none' else mode})")
+            self._core.networks.check(network.name, wish_of(container, settings))
             key = self._key(container.record.networks, network)
             if key and container.status.active:
                 raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")

@@ -54,7 +54,7 @@ def port_map(exposed_ports: Iterable[str],
     for one in published:
         key = f"{one.container_port}/{one.protocol}"
         bindings = made.get(key) or []
-        bindings.append(api.PortBinding(host_ip=one.host_ip, host_port=str(one.host_port)))
+        bindings.append(api.PortBinding(host_ip=one.host_ip, host_port=str(one.host_port or "")))
         made[key] = bindings
     return made
 

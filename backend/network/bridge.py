@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -21,11 +21,11 @@ from typing import Protocol, TypeVar
 from backend.errors import InvalidArgument, ServerError
 from backend.network import netlink
 from backend.network.netlink import Netlink
-from backend.network.records import OPTION_BRIDGE, OPTION_ICC, Network
+from backend.network.options import ISOLATED, BridgeOptions, bridge_device, bridge_options
+from backend.network.records import Network
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-_DEVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _SYSCTL = "/proc/sys/net"
 EEXIST, ENODEV = 17, 19
 
@@ -42,7 +42,8 @@ class NetnsOps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Addressing:
-    """What a container's device is given: addresses with prefix lengths, gateways where it may be the way out."""
+    """What a container's device is given: addresses with prefix lengths, gateways where it may be the way out, settings
+    (paths below /proc/sys/net with IFNAME for the device). ``direct``: the way out is the device itself."""
 
     ipv4: str = ""
     prefix4: int = 0
@@ -50,6 +51,9 @@ class Addressing:
     ipv6: str = ""
     prefix6: int = 0
     gateway6: str = ""
+    direct: bool = False
+    sysctls: tuple[tuple[str, str], ...] = ()
+    mtu: int = 0
 
 
 def write_sysctl(path: str, value: str) -> None:
@@ -81,10 +85,7 @@ def default_bridge_name(instance: str) -> str:
 
 def bridge_name(network_id: str, options: dict[str, str]) -> str:
     """The device of a user-defined network: as asked for, otherwise ``br-`` and the ID's beginning, as Docker's."""
-    name = options.get(OPTION_BRIDGE, "")
-    if name and not _DEVICE.fullmatch(name):
-        raise InvalidArgument(f"invalid bridge name {name!r}: at most 15 letters, digits, '.', '_' or '-'")
-    return name or f"br-{network_id[:12]}"
+    return bridge_device(options) or f"br-{network_id[:12]}"
 
 
 def random_mac() -> str:
@@ -134,7 +135,7 @@ class Bridges:
         made = link is None
         try:
             if link is None:
-                self._netlink.talk(netlink.add_bridge(name, random_mac(), network.mtu))
+                self._netlink.talk(netlink.add_bridge(name, random_mac(), bridge_options(network.options).mtu))
                 link = self._netlink.link(name)
                 if link is None:
                     raise ServerError(f"the bridge {name} vanished while it was made")
@@ -150,7 +151,9 @@ class Bridges:
 
     def _settle(self, network: Network, index: int, *, owned: bool) -> None:
         name = network.bridge
-        wanted = [f"{config.gateway}/{config.subnet.rpartition('/')[2]}" for config in network.ipam if config.gateway]
+        options = bridge_options(network.options)
+        wanted = [f"{config.gateway}/{config.subnet.rpartition('/')[2]}" for config in network.ipam
+                  if config.gateway and _carries(options, 6 if ":" in config.subnet else 4)]
         present = [text for text in self._netlink.addresses(index) if not text.startswith("fe80:")]
         changes = [netlink.add_address(index, *_split(text)) for text in wanted if text not in present]
         if owned:
@@ -195,6 +198,12 @@ class Bridges:
         return [link.name for link in self._netlink.links()
                 if link.kind == "bridge" and link.alias == self._alias and link.name not in self._leaving]
 
+    def remove_parents(self, keep: Collection[str]) -> None:
+        """Delete the parents of macvlan and ipvlan networks that we made, but for those called as *keep* says."""
+        for link in self._netlink.links():
+            if link.alias == self._alias and link.kind in ("vlan", "dummy") and link.name not in keep:
+                self._netlink.talk(netlink.delete_link(link.index))
+
     def ports(self) -> list[str]:
         """The veths on our bridges."""
         links = self._netlink.links()
@@ -209,10 +218,11 @@ class Bridges:
         stays. *by*: the socket of the calling thread, where that is not the loop's."""
         speak = by or self._netlink
         host = f"veth{secrets.token_hex(4)[:7]}"
-        speak.talk(netlink.add_veth(host, interface, netns, self._index[network.bridge], mac=mac, mtu=network.mtu),
+        options = bridge_options(network.options)
+        speak.talk(netlink.add_veth(host, interface, netns, self._index[network.bridge], mac=mac, mtu=options.mtu),
                    netlink.set_up(host))
         try:
-            if not network.flag(OPTION_ICC, True):
+            if not options.icc:
                 speak.talk(netlink.set_port(socket.if_nametoindex(host), netlink.IFLA_BRPORT_ISOLATED))
             self.configure(netns, interface, addressing)
         except BaseException:
@@ -223,21 +233,43 @@ class Bridges:
         return host
 
     def configure(self, netns: int, interface: str, addressing: Addressing) -> None:
-        """Addresses, up, and default routes inside."""
+        """Settings, addresses, up, and default routes inside."""
         def enter() -> tuple[Netlink, int]:
             if not addressing.ipv6 and os.path.exists(f"{_SYSCTL}/ipv6/conf/{interface}/disable_ipv6"):
                 # otherwise a neighbour's router advertisement would give it addresses and routes
                 write_sysctl(f"ipv6/conf/{interface}/disable_ipv6", "1")
+            for path, value in addressing.sysctls:
+                _set(path.replace("IFNAME", interface), value)
             return _enter(interface)
         with _Inside(self._ops.inside(netns, enter)) as (inner, index):
-            messages = [netlink.set_link(index, up=True)]
+            messages = [netlink.set_link(index, up=True, mtu=addressing.mtu)]
             for address, prefix, gateway in ((addressing.ipv4, addressing.prefix4, addressing.gateway4),
                                              (addressing.ipv6, addressing.prefix6, addressing.gateway6)):
                 if address:
                     messages.append(netlink.add_address(index, address, prefix))
                 if gateway:
                     messages.append(netlink.set_default(gateway, index))
+                elif address and addressing.direct:
+                    messages.append(netlink.set_direct(4 if address == addressing.ipv4 else 6, index))
             inner.talk(*messages)
+
+    def remove_inside(self, netns: int, interface: str) -> None:
+        """Delete a device of a container that has no end on the host."""
+        with _Inside(self._ops.inside(netns, lambda: _enter(interface))) as (inner, index):
+            inner.talk(netlink.delete_link(index))
+
+    def talk(self, *messages: bytes) -> None:
+        """Requests in the host's namespace."""
+        self._netlink.talk(*messages)
+
+    def link(self, name: str) -> netlink.Link | None:
+        """The host's device *name*, or None."""
+        return self._netlink.link(name)
+
+    @property
+    def mark(self) -> str:
+        """The alias of the devices that are ours."""
+        return self._alias
 
     def set_mac(self, netns: int, interface: str, mac: str) -> None:
         """Give a device inside another MAC address."""
@@ -284,6 +316,18 @@ class Bridges:
             except OSError as problem:
                 if problem.errno != ENODEV:      # it went with its namespace
                     raise
+
+
+def _carries(options: BridgeOptions, version: int) -> bool:
+    """The bridge itself has an address of this family."""
+    return options.mode(version) != ISOLATED and not (version == 4 and options.inhibit4)
+
+
+def _set(path: str, value: str) -> None:
+    try:
+        write_sysctl(path, value)
+    except OSError as problem:
+        raise InvalidArgument(f"the setting net/{path} cannot be set to {value!r}: {problem.strerror}") from None
 
 
 def _split(text: str) -> tuple[str, int]:

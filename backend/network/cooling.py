@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from backend.network.records import Endpoint
 
 _FIRST, _SLOWEST, _PATIENCE = 0.05, 1.0, 3.0      # seconds
+_UNSEEN = 0.5                                     # seconds
 
 
 @dataclass(slots=True)
@@ -24,7 +25,8 @@ class _Left:
 
 class Cooling:
     """Looks after released endpoints. *present* tells which devices exist, *settled* is told of an endpoint whose
-    device is gone, *force* deletes a device in the background."""
+    device is gone, *force* deletes a device in the background. Of a device without an end on the host nothing can be
+    seen; it gets a fixed time."""
 
     def __init__(self, present: Callable[[Iterable[str]], set[str]], settled: Callable[[Endpoint], None],
                  force: Callable[[str], object]) -> None:
@@ -34,6 +36,9 @@ class Cooling:
 
     def add(self, endpoint: Endpoint) -> None:
         """The endpoint's container has ended."""
+        if not endpoint.host_interface:
+            asyncio.get_running_loop().call_later(_UNSEEN, self._settled, endpoint)
+            return
         self._waiting[endpoint.host_interface] = _Left(endpoint, asyncio.get_running_loop().time())
         self._watch(_FIRST)
 

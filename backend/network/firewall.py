@@ -170,5 +170,8 @@ class Firewall:
         self._nft.close()
 
 
-def _key(port: Forwarding) -> tuple[bool, str, str, int]:
+def _key(port: Forwarding) -> tuple[object, ...]:
+    """What two published ports cannot share."""
+    if not port.host_port:
+        return port.target, port.protocol, port.container_port
     return ":" in port.target, port.host_ip, port.protocol, port.host_port

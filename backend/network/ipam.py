@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from backend.errors import Forbidden, InvalidArgument, ServerError
 from backend.network.records import AddressPool, IpamConfig
@@ -82,8 +83,13 @@ def check_pools(pools: Sequence[AddressPool]) -> None:
             raise InvalidArgument(f"invalid default address pool {pool.base}: size {pool.size} does not fit into it")
 
 
-def complete(config: IpamConfig, subnet: Subnet) -> IpamConfig:
-    """*config* for *subnet* with its gateway filled in (the first address unless it was given), checked."""
+def complete(config: IpamConfig, subnet: Subnet, *, gateway: bool = True) -> IpamConfig:
+    """*config* for *subnet*, checked, with its gateway filled in: the first address unless it was given. Without
+    *gateway* none is, and all addresses are the containers'."""
+    return _checked(replace(config, gateway=_gateway(config, subnet) if gateway else ""), subnet)
+
+
+def _gateway(config: IpamConfig, subnet: Subnet) -> str:
     gateway = config.gateway
     if gateway:
         address = parse_address(gateway)
@@ -94,6 +100,10 @@ def complete(config: IpamConfig, subnet: Subnet) -> IpamConfig:
         first = int(subnet.network_address) + (1 if subnet.num_addresses > 2 else 0)
         candidates = (type(subnet.network_address)(number) for number in range(first, first + len(taken) + 1))
         gateway = str(next(address for address in candidates if address not in taken))
+    return gateway
+
+
+def _checked(config: IpamConfig, subnet: Subnet) -> IpamConfig:
     if config.ip_range:
         window = parse_subnet(config.ip_range)
         if window.version != subnet.version or not window.subnet_of(subnet):   # type: ignore[arg-type]
@@ -102,7 +112,7 @@ def complete(config: IpamConfig, subnet: Subnet) -> IpamConfig:
     for label, text in config.auxiliary.items():
         if parse_address(text) not in subnet:
             raise InvalidArgument(f"no matching subnet for aux-address {label}={text}")
-    return IpamConfig(str(subnet), config.ip_range, gateway, config.auxiliary)
+    return replace(config, subnet=str(subnet))
 
 
 def refuse_overlap(subnet: Subnet, networks: Iterable[Subnet], routed: Iterable[tuple[Subnet, str]]) -> None:

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from backend.errors import EngineError, Forbidden, InvalidArgument, NotFound, Unavailable
-from backend.network import records
+from backend.network.ahead import Ahead
 from backend.network.bridge import (
-    Addressing,
     Bridges,
     NetnsOps,
     bridge_name,
@@ -26,26 +25,32 @@ from backend.network.bridge import (
 )
 from backend.network.cooling import Cooling
 from backend.network.dns import HostResolver, NameServer
-from backend.network.endpoints import (
-    AddressBook,
-    dns_names,
-    free_interface,
-    mac_for,
-    parse_mac,
-    refuse_static,
-    way_out,
+from backend.network.drivers import (
+    BridgeDriver,
+    Driver,
+    LanDriver,
+    parent_name,
+    refuse_shared_parent,
+    rules,
 )
+from backend.network.endpoints import AddressBook, check_wish, dns_names, ways_out
 from backend.network.firewall import Firewall, redirect_names
-from backend.network.ipam import (
-    Subnet,
-    check_pools,
-)
+from backend.network.ipam import Subnet, check_pools
 from backend.network.names import Names
-from backend.network.planning import check, default_bridge, plan_subnets, pools6
-from backend.network.pool import Prepared, SandboxPool, identity
+from backend.network.options import EndpointOptions, bridge_options, endpoint_options
+from backend.network.planning import (
+    BUILT_IN,
+    check,
+    config_network,
+    configured,
+    default_bridge,
+    plan_subnets,
+    pools6,
+)
 from backend.network.publisher import Publication, Publisher
 from backend.network.records import (
     DEFAULT_POOLS,
+    LANS,
     AddressPool,
     Endpoint,
     EndpointWish,
@@ -55,10 +60,10 @@ from backend.network.records import (
     PublishedPort,
 )
 from backend.network.resolvconf import ResolverPlan, plan
-from backend.network.ruleset import BridgeRules
 from backend.network.watch import TableWatch
 
 log = logging.getLogger(__name__)
+_PLAIN = EndpointOptions()
 
 
 @dataclass(slots=True)
@@ -85,9 +90,7 @@ class NetworkManager:
         self._networks: dict[str, Network] = {}
         self._addresses = AddressBook()
         self._places: dict[str, _Place] = {}
-        self._pool = SandboxPool(ahead, fresh=netns.fresh, lease=self._lease_ahead, furnish=self._furnish,
-                                 discard=self._addresses.release)
-        self._handed: dict[int, Prepared] = {}      # given out and not yet connected, by namespace
+        self._ahead = Ahead(ahead, netns, self._addresses, self.get, self._cool)
         self._broken: dict[str, str] = {}           # why a network cannot be used, by ID
         self._inherited: set[str] = set()           # veths on our bridges from an earlier life
         self._resolver = HostResolver()
@@ -96,6 +99,8 @@ class NetworkManager:
         self._firewall: Firewall | None = None
         self._watched: TableWatch | None = None
         self._fault = ""
+        self._drivers: dict[str, Driver] = {}
+        self._joining: dict[str, int] = {}          # connects under way, by network ID
         self._bridges: Bridges
         self._cooling: Cooling
         self._publisher: Publisher | None = None
@@ -113,6 +118,10 @@ class NetworkManager:
         except Unavailable as missing:
             self._fault = missing.message
             self._note(missing.message)
+        lan = LanDriver(self._bridges)
+        self._drivers.update(macvlan=lan, ipvlan=lan)
+        if self._firewall is not None:
+            self._drivers["bridge"] = BridgeDriver(self._bridges, self._firewall, self._forward_v6)
         for network in saved:
             self._networks[network.id] = network
             self._addresses.add(network)
@@ -120,33 +129,40 @@ class NetworkManager:
             if not any(network.name == name for network in self._networks.values()):
                 self._add_default(name, driver)
         if self._firewall is not None:
-            await self._open_kernel(self._firewall)
+            self._prepare_host()
+        for network in self._networks.values():
+            if network.driver in self._drivers:
+                await self._bring_back(network)
+        if self._firewall is not None:
+            self._firewall.open([rules(network) for network in self._bridged() if network.id not in self._broken])
+            self._watched = TableWatch(self._instance, self._firewall.heal)
 
-    async def _open_kernel(self, firewall: Firewall) -> None:
-        bridged = [network for network in self._networks.values() if network.driver == "bridge"]
-        for name in set(self._bridges.own_bridges()) - {network.bridge for network in bridged}:
+    def _bridged(self) -> Sequence[Network]:
+        return [network for network in self._networks.values() if network.driver == "bridge"]
+
+    def _prepare_host(self) -> None:
+        """Remove what a dead instance left, switch forwarding on."""
+        for name in set(self._bridges.own_bridges()) - {network.bridge for network in self._bridged()}:
             self._bridges.remove(name)
+        self._bridges.remove_parents({parent_name(one) for one in self._networks.values() if one.driver in LANS})
+        self._inherited = set(self._bridges.ports())
         if read_sysctl("ipv4/ip_forward") == "0":
             write_sysctl("ipv4/ip_forward", "1")
             self._note("IPv4 forwarding was off on this host and has been switched on (net.ipv4.ip_forward)")
-        self._inherited = set(self._bridges.ports())
-        for network in bridged:
-            try:
-                self._forward_v6(network)
-                await self._bridges.left(network.bridge)
-                self._bridges.ensure(network)
-            except (OSError, EngineError) as problem:      # one network must not keep the others, and the engine, down
-                self._broken[network.id] = f"network {network.name} could not be brought up: {problem}"
-                self._note(self._broken[network.id])
-        firewall.open([self._rules(network) for network in bridged if network.id not in self._broken])
-        self._watched = TableWatch(self._instance, firewall.heal)
+
+    async def _bring_back(self, network: Network) -> None:
+        try:
+            await self._drivers[network.driver].again(network)
+        except (OSError, EngineError) as problem:      # one network must not keep the others, and the engine, down
+            self._broken[network.id] = f"network {network.name} could not be brought up: {problem}"
+            self._note(self._broken[network.id])
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
         log.warning("%s", text)
 
-    def _forward_v6(self, network: Network) -> None:
-        if network.enable_ipv6 and read_sysctl("ipv6/conf/all/forwarding") == "0":
+    def _forward_v6(self) -> None:
+        if read_sysctl("ipv6/conf/all/forwarding") == "0":
             write_sysctl("ipv6/conf/all/forwarding", "1")
             self._note("IPv6 forwarding was off on this host and has been switched on (net.ipv6.conf.all.forwarding)")
 
@@ -160,13 +176,13 @@ class NetworkManager:
                 self._bridges.discard(name)
             self._inherited.clear()
             self._firewall.sweep()
-            self._pool.start()      # not before: it would take addresses that running containers have
+            self._ahead.start(self._bridges)      # not before: it would take addresses that running containers have
 
     async def close(self, keep: bool) -> None:
         """Let go of everything. *keep*: containers go on running, so bridges and firewall stay; else they go."""
         self._cooling.close()
         self._server.close()
-        await self._pool.close()
+        await self._ahead.pool.close()
         for place in self._places.values():
             self._end(place.published, withdraw=False)
         if self._watched is not None:
@@ -179,6 +195,7 @@ class NetworkManager:
             if not keep:
                 for name in self._bridges.own_bridges():
                     self._bridges.remove(name)
+                self._bridges.remove_parents(())
         await asyncio.to_thread(self._bridges.close)
 
     # -- networks ------------------------------------------------------------------------------------------------
@@ -203,51 +220,75 @@ class NetworkManager:
     async def create(self, spec: NetworkSpec) -> Network:
         """Make a network; nothing stays when it fails."""
         check(spec, {network.name for network in self._networks.values()})
-        firewall = self._working()
+        if spec.config_from:
+            spec = configured(spec, self._configuration(spec.config_from))
+        identity = secrets.token_hex(32)
+        network = config_network(identity, spec) if spec.config_only else self._planned(identity, spec)
+        self._networks[identity] = network
+        self._addresses.add(network)      # before the first wait: nobody else gets the subnets meanwhile
+        try:
+            if not network.config_only:
+                await self._driver(network).up(network)
+        except BaseException:
+            del self._networks[identity]
+            self._addresses.remove(identity)
+            raise
+        return network
+
+    def _configuration(self, name: str) -> Network:
+        try:
+            return self.get(name)
+        except NotFound:
+            raise NotFound(f'configuration network "{name}" does not exist') from None
+
+    def _planned(self, identity: str, spec: NetworkSpec) -> Network:
+        if spec.driver not in BUILT_IN:
+            raise NotFound(f'plugin "{spec.driver}" not found')
+        if spec.ipam_driver not in ("", "default"):
+            raise NotFound(f'plugin "{spec.ipam_driver}" not found')
+        if spec.driver == "bridge":
+            self._working()
         v6 = pools6(self._pools, f"{self._instance}:{_machine()}")
         plans = plan_subnets(spec, self._pools, v6, self._addresses.subnets(), self._routed())
-        identity = secrets.token_hex(32)
         network = Network(
             identity, spec.name, spec.driver, time.time_ns(), enable_ipv4=spec.enable_ipv4,
             enable_ipv6=spec.enable_ipv6, internal=spec.internal, attachable=spec.attachable,
             ipam_driver=spec.ipam_driver or "default", ipam_options=spec.ipam_options, ipam=plans,
             user_subnets=any(config.subnet for config in spec.ipam), options=spec.options, labels=spec.labels,
-            bridge=bridge_name(identity, spec.options))
-        if any(other.bridge == network.bridge for other in self._networks.values()):
+            bridge=bridge_name(identity, spec.options) if spec.driver == "bridge" else "",
+            config_from=spec.config_from)
+        if network.bridge and any(other.bridge == network.bridge for other in self._networks.values()):
             raise Forbidden(f"the bridge name {network.bridge} is already used by another network")
-        self._forward_v6(network)
-        await self._bridges.left(network.bridge)
-        self._bridges.ensure(network)
-        try:
-            firewall.add_bridge(self._rules(network))
-        except BaseException:
-            self._bridges.remove(network.bridge)
-            raise
-        self._networks[identity] = network
-        self._addresses.add(network)
+        refuse_shared_parent(network, self._networks.values())
         return network
 
-    def _rules(self, network: Network) -> BridgeRules:
-        return BridgeRules(
-            network.bridge, tuple(config.subnet for config in network.ipam), network.internal,
-            network.flag(records.OPTION_ICC, True), network.flag(records.OPTION_MASQUERADE, True),
-            network.options.get(records.OPTION_MODE4) == "nat-unprotected")
+    def _driver(self, network: Network) -> Driver:
+        if network.driver == "bridge":
+            self._working()
+        return self._drivers[network.driver]
 
     async def remove(self, network_id: str) -> None:
         """Remove a network without endpoints (Forbidden, as dockerd, otherwise)."""
         network = self.get(network_id)
         if network.is_default:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
-        users = self.endpoints(network.id)
-        if users:
-            who = ", ".join(f'name:"{user.container_name}" id:"{user.id[:12]}"' for user in users)
-            raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({who})")
+        self._refuse_used(network)
         del self._networks[network.id]
         self._addresses.remove(network.id)
         self._broken.pop(network.id, None)
-        if self._firewall is not None:
-            self._firewall.remove_bridge(network.bridge)
-            self._bridges.remove(network.bridge)
+        if network.driver in self._drivers:
+            await self._drivers[network.driver].down(network)
+
+    def _refuse_used(self, network: Network) -> None:
+        failed = f"error while removing network: network {network.name} "
+        users = self.endpoints(network.id)
+        if users:
+            who = ", ".join(f'name:"{user.container_name}" id:"{user.id[:12]}"' for user in users)
+            raise Forbidden(f"{failed}has active endpoints ({who})")
+        if self._joining.get(network.id):
+            raise Forbidden(f"{failed}has active endpoints: a container is being connected to it")
+        if network.config_only and any(network.name == other.config_from for other in self._networks.values()):
+            raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
 
     def get(self, name_or_id: str) -> Network:
         """A network by ID, name, or unique beginning of its ID."""
@@ -283,90 +324,64 @@ class NetworkManager:
         container will be first: for the default bridge, namespaces stand ready."""
         network = self._networks.get(network_id)
         if network is not None and network.name == "bridge":
-            prepared = self._pool.take()
-            if prepared is not None:
-                self._handed[identity(prepared.netns)] = prepared
-                return prepared.netns
+            ready = self._ahead.take()
+            if ready is not None:
+                return ready
         return (await self._ops.fresh(1))[0]
+
+    def check(self, name: str, wish: EndpointWish) -> None:
+        """Refuse now what :meth:`connect` would refuse later for what the client wrote."""
+        try:
+            network = self.get(name)
+        except NotFound:
+            network = None
+        try:
+            check_wish(network, name if network is None else network.name, wish)
+        except InvalidArgument as problem:
+            raise InvalidArgument(f"invalid config for network {name}: {problem.message}") from None
 
     async def connect(self, network_id: str, container_id: str, netns: int, wish: EndpointWish) -> Endpoint:
         """Put a container on a network: address, device, routes, names. On host and none there is nothing to do but the
         record (*netns* is not used there)."""
         network = self.get(network_id)
+        check_wish(network, network.name, wish)
         place = self._places.get(container_id) or _Place()
         if network.id in place.endpoints:
             raise Forbidden(f"endpoint with name {wish.container_name} already exists in network {network.name}")
+        if network.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
         endpoint = Endpoint(
-            secrets.token_hex(32), network.id, network.name, container_id, wish.container_name, aliases=wish.aliases,
-            dns_names=dns_names(network, container_id, wish), links=wish.links, gw_priority=wish.gw_priority,
-            driver_opts=wish.driver_opts)
-        if network.driver == "bridge":
-            self._working()
-            if network.id in self._broken:
-                raise Unavailable(self._broken[network.id])
-            prepared = self._handed.pop(identity(netns), None)
-            if prepared is not None and prepared.endpoint.network_id == network.id:
-                endpoint = self._move_in(prepared, endpoint, wish)
-            else:
-                if prepared is not None:      # made for another network than it is used for
-                    await self._bridges.unplug(prepared.endpoint.host_interface)
-                    self._addresses.release(prepared.endpoint)
-                endpoint = self._plug(network, place, netns, endpoint, wish)
+            secrets.token_hex(32), network.id, network.name, container_id, wish.container_name, mac=wish.mac,
+            aliases=wish.aliases, dns_names=dns_names(network, container_id, wish), links=wish.links,
+            gw_priority=wish.gw_priority, driver_opts=wish.driver_opts)
+        if network.driver not in ("host", "null"):
+            endpoint = await self._join(network, place, netns, endpoint, wish)
         self._places.setdefault(container_id, place).endpoints[network.id] = endpoint
         self._names.add(endpoint)
         return endpoint
 
-    def _move_in(self, prepared: Prepared, endpoint: Endpoint, wish: EndpointWish) -> Endpoint:
-        """Use a namespace that was made ahead."""
-        ready = prepared.endpoint
-        mac = parse_mac(wish.mac)
+    async def _join(self, network: Network, place: _Place, netns: int, endpoint: Endpoint,
+                    wish: EndpointWish) -> Endpoint:
+        driver = self._driver(network)
+        if network.id in self._broken:
+            raise Unavailable(self._broken[network.id])
+        self._joining[network.id] = self._joining.get(network.id, 0) + 1
         try:
-            if wish.ipv4 or wish.ipv6:
-                refuse_static(self.get(endpoint.network_id))
-            if mac:
-                self._bridges.set_mac(prepared.netns, ready.interface, mac)
-        except BaseException:
-            self._cool(ready)
-            raise
-        return replace(endpoint, interface=ready.interface, host_interface=ready.host_interface, mac=mac or ready.mac,
-                       ipv4=ready.ipv4, ipv4_prefix=ready.ipv4_prefix, gateway=ready.gateway,
-                       ipv6=ready.ipv6, ipv6_prefix=ready.ipv6_prefix, gateway6=ready.gateway6)
-
-    def _plug(self, network: Network, place: _Place, netns: int, endpoint: Endpoint, wish: EndpointWish) -> Endpoint:
-        endpoint = self._addresses.lease(network, endpoint, wish)
-        try:
-            prefix = network.options.get(records.OPTION_PREFIX, "") or "eth"
-            interface = free_interface(prefix, {other.interface for other in place.endpoints.values()})
-            endpoint = replace(endpoint, interface=interface, mac=parse_mac(wish.mac) or mac_for(endpoint.ipv4))
-            out = way_out([*place.endpoints.values(), endpoint]) is endpoint
-            host = self._bridges.plug(network, netns, interface, _addressing(endpoint, out=out), endpoint.mac)
-        except BaseException:
-            self._addresses.release(endpoint)
-            raise
-        return replace(endpoint, host_interface=host)
-
-    # -- made ahead ----------------------------------------------------------------------------------------------
-
-    def _lease_ahead(self) -> Endpoint:
-        self._forget_unused()
-        network = self.get("bridge")
-        endpoint = self._addresses.lease(network, Endpoint("", network.id, network.name, ""), EndpointWish())
-        return replace(endpoint, interface="eth0", mac=mac_for(endpoint.ipv4))
-
-    def _furnish(self, netns: int, endpoint: Endpoint) -> Endpoint:
-        """In the pool's thread."""
-        network = self._networks[endpoint.network_id]
-        host = self._bridges.plug(network, netns, endpoint.interface, _addressing(endpoint, out=True), endpoint.mac,
-                                  by=self._bridges.ahead)
-        return replace(endpoint, host_interface=host)
-
-    def _forget_unused(self) -> None:
-        """Addresses of namespaces that were given out and closed without a connect."""
-        present = self._bridges.present(prepared.endpoint.host_interface for prepared in self._handed.values())
-        for key, prepared in list(self._handed.items()):
-            if prepared.endpoint.host_interface not in present:
-                del self._handed[key]
-                self._addresses.release(prepared.endpoint)
+            prepared = self._ahead.claim(netns)
+            if prepared is not None:
+                if prepared.endpoint.network_id == network.id and endpoint_options(wish.driver_opts) == _PLAIN:
+                    return self._ahead.move_in(prepared, endpoint, wish)
+                await self._ahead.empty(prepared)
+            endpoint = self._addresses.lease(network, endpoint, wish)
+            try:
+                return await driver.join(network, netns, endpoint, tuple(place.endpoints.values()))
+            except BaseException:
+                self._addresses.release(endpoint)
+                raise
+        finally:
+            self._joining[network.id] -= 1
+            if not self._joining[network.id]:
+                del self._joining[network.id]
 
     async def disconnect(self, endpoint: Endpoint, netns: int | None) -> None:
         """Take a container off a network; *netns* (None: it does not run) gets another way out if it lost its own."""
@@ -380,24 +395,31 @@ class NetworkManager:
         self._end(gone)
         if not place.endpoints:
             self._places.pop(endpoint.container_id, None)
-        if endpoint.host_interface:
-            await self._bridges.unplug(endpoint.host_interface)
-            out = way_out(place.endpoints.values())
-            if netns is not None and out is not None:
-                self._bridges.reroute(netns, out.interface, (out.gateway, out.gateway6))
+        network = self.get(endpoint.network_id)
+        if network.driver in self._drivers:
+            await self._drivers[network.driver].leave(network, endpoint, netns)
+            if netns is not None:
+                self._reroute(netns, place)
         self._addresses.release(endpoint)
+
+    def _reroute(self, netns: int, place: _Place) -> None:
+        """Make the ways out what they are now."""
+        four, six = ways_out(place.endpoints.values())
+        if four is not None:
+            self._bridges.reroute(netns, four.interface, (four.gateway,))
+        if six is not None:
+            self._bridges.reroute(netns, six.interface, (six.gateway6,))
 
     # -- ports ---------------------------------------------------------------------------------------------------
 
     async def publish(self, container_id: str, endpoint: Endpoint,
                       ports: Sequence[PortWish]) -> tuple[PublishedPort, ...]:
         """Publish a container's ports on the host, all or none. Endpoints without an address of their own (host, none)
-        publish nothing, as with Docker."""
-        if not endpoint.ipv4 or not ports:
+        publish nothing, nor do macvlan and ipvlan, as with Docker."""
+        network = self.get(endpoint.network_id)
+        if network.driver != "bridge" or not ports:
             return ()
-        publisher = self._publishing()
-        binding = self.get(endpoint.network_id).options.get(records.OPTION_BINDING, "")
-        done = publisher.publish(endpoint, ports, "" if binding == "0.0.0.0" else binding)
+        done = self._publishing().publish(endpoint, ports, bridge_options(network.options))
         self._places.setdefault(container_id, _Place()).published += done
         self._bridges.hairpin(endpoint.host_interface)
         return tuple(publication.record for publication in done)
@@ -420,7 +442,7 @@ class NetworkManager:
         self._end(place.published)
         for endpoint in place.endpoints.values():
             self._names.remove(endpoint)
-            if endpoint.host_interface:
+            if endpoint.interface:
                 self._cool(endpoint)
 
     def _cool(self, endpoint: Endpoint) -> None:
@@ -440,9 +462,10 @@ class NetworkManager:
             self._names.add(endpoint)
         for endpoint in endpoints:
             wishes = [PortWish(port.container_port, port.protocol, port.host_ip, port.host_port)
-                      for port in ports if port.target == endpoint.ipv4]
+                      for port in ports if port.target in (endpoint.ipv4, endpoint.ipv6)]
             if wishes:
-                place.published += self._publishing().publish(endpoint, wishes)
+                options = bridge_options(self.get(endpoint.network_id).options)
+                place.published += self._publishing().publish(endpoint, wishes, options)
 
     # -- names ---------------------------------------------------------------------------------------------------
 
@@ -454,7 +477,7 @@ class NetworkManager:
         isolated = not any(network.driver == "host" for network in drivers)
         host = self._resolver.for_containers() if isolated else self._resolver.current()
         return plan(host, embedded=any(network.has_names for network in drivers),
-                    isolated=isolated and any(network.driver == "bridge" for network in drivers),
+                    isolated=isolated and any(network.driver != "null" for network in drivers),
                     servers=servers, search=search, options=options)
 
     def rename(self, container_id: str, name: str) -> Sequence[Endpoint]:
@@ -473,11 +496,6 @@ class NetworkManager:
     async def serve_names(self, container_id: str, netns: int, *, servers: Sequence[str] = ()) -> None:
         """Answer the container at 127.0.0.11:53 until :meth:`release`. *servers*: the user's, instead of the host's."""
         await self._server.serve(container_id, netns, servers)
-
-
-def _addressing(endpoint: Endpoint, *, out: bool) -> Addressing:
-    return Addressing(endpoint.ipv4, endpoint.ipv4_prefix, endpoint.gateway if out else "",
-                      endpoint.ipv6, endpoint.ipv6_prefix, endpoint.gateway6 if out else "")
 
 
 def _ephemeral() -> tuple[int, int]:

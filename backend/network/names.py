@@ -83,7 +83,8 @@ class Names:
     def outbound(self, container_id: str) -> bool:
         """The container may look up names of the world: it is on some network that leads out."""
         own = self._of.get(container_id, {})
-        return not own or any(endpoint.gateway or endpoint.gateway6 or not endpoint.ipv4 for endpoint in own.values())
+        return not own or any(endpoint.gateway or endpoint.gateway6 or endpoint.direct
+                              or not (endpoint.ipv4 or endpoint.ipv6) for endpoint in own.values())
 
     def endpoints(self, container_id: str) -> Sequence[Endpoint]:
         """Where a container is."""

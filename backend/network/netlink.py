@@ -24,7 +24,7 @@ F_ACK_TLVS = 0x200          # an error message carries the kernel's own words
 NESTED = 0x8000
 SOL_NETLINK, NETLINK_EXT_ACK = 270, 11
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_PROTINFO = 20, 26, 28, 12
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_BRPORT_HAIRPIN, IFLA_BRPORT_ISOLATED, IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 4, 33, 8, 1
@@ -113,10 +113,45 @@ def set_up(name: str) -> bytes:
     return message(RTM_NEWLINK, 0, _link(up=True) + _name(IFLA_IFNAME, name) + attr(IFLA_AF_SPEC | NESTED, quiet))
 
 
-def set_link(index: int, *, up: bool | None = None, mac: str = "", alias: str = "") -> bytes:
+def set_link(index: int, *, up: bool | None = None, mac: str = "", alias: str = "", mtu: int = 0) -> bytes:
     """Change a device."""
     body = _link(index, up=up) + (_mac(mac) if mac else b"") + (attr(IFLA_IFALIAS, alias.encode()) if alias else b"")
-    return message(RTM_NEWLINK, 0, body)
+    return message(RTM_NEWLINK, 0, body + (_u32(IFLA_MTU, mtu) if mtu else b""))
+
+
+def move_link(index: int, name: str, netns: int) -> bytes:
+    """Move a device, which is down, into the namespace *netns* and call it *name* there."""
+    return message(RTM_NEWLINK, 0, _link(index, up=False) + _u32(IFLA_NET_NS_FD, netns) + _name(IFLA_IFNAME, name))
+
+
+def add_upper(name: str, kind: str, parent: int, data: bytes, *, netns: int = -1, mac: str = "") -> bytes:
+    """A device *kind* (macvlan, ipvlan, vlan) on top of the device *parent*, directly in the namespace *netns*."""
+    place = _u32(IFLA_NET_NS_FD, netns) if netns >= 0 else b""
+    info = _name(IFLA_INFO_KIND, kind) + attr(IFLA_INFO_DATA | NESTED, data)
+    body = _link() + _name(IFLA_IFNAME, name) + _u32(IFLA_LINK, parent) + place + (_mac(mac) if mac else b"")
+    return message(RTM_NEWLINK, F_CREATE | F_EXCL, body + attr(IFLA_LINKINFO | NESTED, info))
+
+
+def macvlan_data(mode: str) -> bytes:
+    """What :func:`add_upper` says of a macvlan."""
+    return _u32(1, {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}[mode])
+
+
+def ipvlan_data(mode: str, flag: str) -> bytes:
+    """What :func:`add_upper` says of an ipvlan."""
+    return (attr(1, struct.pack("H", {"l2": 0, "l3": 1, "l3s": 2}[mode]))
+            + attr(2, struct.pack("H", {"bridge": 0, "private": 1, "vepa": 2}[flag])))
+
+
+def vlan_data(tag: int) -> bytes:
+    """What :func:`add_upper` says of a VLAN."""
+    return attr(1, struct.pack("H", tag))
+
+
+def add_dummy(name: str) -> bytes:
+    """A device that leads nowhere."""
+    info = attr(IFLA_LINKINFO | NESTED, _name(IFLA_INFO_KIND, "dummy"))
+    return message(RTM_NEWLINK, F_CREATE | F_EXCL, _link() + _name(IFLA_IFNAME, name) + info)
 
 
 def set_port(index: int, flag: int) -> bytes:
@@ -165,9 +200,23 @@ def set_default(gateway: str, index: int) -> bytes:
     return message(RTM_NEWROUTE, F_CREATE | F_REPLACE, _default(gateway, index))
 
 
-def delete_default(gateway: str, index: int) -> bytes:
-    """Remove the default route by *gateway*."""
-    return message(RTM_DELROUTE, 0, _default(gateway, index))
+def set_direct(version: int, index: int) -> bytes:
+    """Make a device itself the default route."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    scope = 253 if version == 4 else 0      # link: no gateway in between
+    head = struct.pack("BBBBBBBBI", family, 0, 0, 0, 254, 4, scope, 1, 0)
+    return message(RTM_NEWROUTE, F_CREATE | F_REPLACE, head + _u32(RTA_OIF, index))
+
+
+def add_route(subnet: str, index: int, gateway: str = "") -> bytes:
+    """A route to *subnet*, by *gateway* or by the device itself."""
+    network = ipaddress.ip_network(subnet)
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    scope = 253 if network.version == 4 and not gateway else 0
+    head = struct.pack("BBBBBBBBI", family, network.prefixlen, 0, 0, 254, 4, scope, 1, 0)
+    way = attr(RTA_GATEWAY, _family(gateway)[1]) if gateway else b""
+    return message(RTM_NEWROUTE, F_CREATE | F_REPLACE,
+                   head + attr(RTA_DST, network.network_address.packed) + way + _u32(RTA_OIF, index))
 
 
 def attributes(data: bytes) -> dict[int, bytes]:

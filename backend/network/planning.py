@@ -6,85 +6,119 @@ import hashlib
 import ipaddress
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from backend.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotImplemented_
+from backend.errors import Conflict, Forbidden, InvalidArgument, Unavailable
 from backend.network.ipam import Subnet, choose_subnet, complete, parse_subnet, refuse_overlap
+from backend.network.options import ISOLATED, bridge_options, check_bridge, lan_options
 from backend.network.records import (
+    LANS,
     OPTION_BINDING,
     OPTION_BRIDGE,
     OPTION_DEFAULT,
     OPTION_ICC,
     OPTION_MASQUERADE,
-    OPTION_MODE4,
-    OPTION_MODE6,
     OPTION_MTU,
-    OPTION_PREFIX,
     AddressPool,
     IpamConfig,
     Network,
     NetworkSpec,
 )
 
-_MISSING_DRIVERS = ("macvlan", "ipvlan", "overlay")
+BUILT_IN = ("bridge", *LANS)
+NO_SWARM = ('This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to '
+            "swarm and try again.")
 
 
 def check(spec: NetworkSpec, taken: Collection[str]) -> None:
-    """Refuse what Docker refuses (in its words) and what is not here yet; *taken* are the names in use."""
+    """Refuse what Docker refuses, in its words; *taken* are the names in use. A driver that is none of ours is left to
+    the plug-ins."""
     if not spec.name.strip():
         raise InvalidArgument("invalid name: a network needs a name")
     if spec.name in ("bridge", "host", "none", "default"):
         raise Forbidden(f"operation is not permitted on predefined {spec.name} network")
     if spec.name in taken:
         raise Conflict(f"network with name {spec.name} already exists")
+    if spec.config_only:
+        return
     if spec.driver in ("host", "null"):
         raise Forbidden(f'only one instance of "{spec.driver}" network is allowed')
-    if spec.driver in _MISSING_DRIVERS:
-        raise NotImplemented_(f"the network driver {spec.driver} is not available yet; use bridge")
-    if spec.driver != "bridge":
-        raise NotFound(f"could not find plugin {spec.driver} in v1 plugin registry: "
-                       f'plugin "{spec.driver}" not found')
-    if spec.ipam_driver not in ("", "default"):
-        raise NotImplemented_(f"the address driver {spec.ipam_driver} is not available yet; use default")
-    if not spec.enable_ipv4:
-        raise NotImplemented_("networks without IPv4 are not available yet")
-    _check_options(spec.options)
+    if spec.driver == "overlay":
+        raise Unavailable(NO_SWARM)
+    if not (spec.enable_ipv4 or spec.enable_ipv6):
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
+    if spec.driver == "bridge":
+        check_bridge(spec)
+    elif spec.driver in LANS:
+        lan_options(spec.driver, spec.options)
 
 
-def _check_options(options: dict[str, str]) -> None:
-    for option in (OPTION_MODE4, OPTION_MODE6):
-        mode = options.get(option, "nat")
-        if mode not in ("nat", "nat-unprotected"):
-            raise NotImplemented_(f"{option}={mode} is not available yet; use nat or nat-unprotected")
-    mtu = options.get(OPTION_MTU, "")
-    if mtu and not (mtu.isascii() and mtu.isdigit() and 68 <= int(mtu[:6]) <= 65535):
-        raise InvalidArgument(f"invalid value for {OPTION_MTU}: {mtu}")
-    prefix = options.get(OPTION_PREFIX, "")
-    if len(prefix) > 12 or not all(letter.isascii() and (letter.isalnum() or letter in "_-") for letter in prefix):
-        raise InvalidArgument(f"invalid value for {OPTION_PREFIX}: {prefix}")
+def configured(spec: NetworkSpec, source: Network) -> NetworkSpec:
+    """*spec* with what the configuration-only network *source* says (``--config-from``)."""
+    if not source.config_only:
+        raise InvalidArgument(f"{source.name} is not a configuration network")
+    if spec.options or spec.ipam or spec.ipam_options:
+        raise Forbidden("user specified configurations are not supported if the network depends on a configuration "
+                        "network")
+    return replace(spec, enable_ipv4=source.enable_ipv4, enable_ipv6=source.enable_ipv6,
+                   ipam_driver=source.ipam_driver, ipam_options=source.ipam_options, ipam=source.ipam,
+                   options=source.options, labels={**source.labels, **spec.labels})
 
 
-def plan_subnets(spec: NetworkSpec, pools: Sequence[AddressPool], pools6: Sequence[AddressPool],
-                 networks: Sequence[Subnet], routed: Sequence[tuple[Subnet, str]]) -> tuple[IpamConfig, ...]:
-    """The subnets of a new network: IPv4 first. *networks* are those in use here, *routed* the host's with devices."""
-    wishes: dict[int, IpamConfig] = {}
+def config_network(identity: str, spec: NetworkSpec) -> Network:
+    """The record of a configuration-only network: its values as they were given, checked as far as they go."""
+    if spec.internal or spec.attachable:
+        raise Forbidden("configuration network can only contain network specific fields. Network operator fields like "
+                        "[ ingress | internal | attachable | scope ] are not supported.")
+    for config in spec.ipam:
+        if config.subnet:
+            complete(config, parse_subnet(config.subnet))
+    return Network(identity, spec.name, "null", time.time_ns(), enable_ipv4=spec.enable_ipv4,
+                   enable_ipv6=spec.enable_ipv6, config_only=True, ipam_driver=spec.ipam_driver or "default",
+                   ipam_options=spec.ipam_options, ipam=spec.ipam, user_subnets=bool(spec.ipam), options=spec.options,
+                   labels=spec.labels)
+
+
+def wished_subnets(spec: NetworkSpec) -> dict[int, list[IpamConfig]]:
+    """The subnets that a client describes, by IP version; several of one only where the driver can."""
+    wishes: dict[int, list[IpamConfig]] = {4: [], 6: []}
     for config in spec.ipam:
         if not config.subnet and (config.gateway or config.ip_range or config.auxiliary):
             raise InvalidArgument("invalid network config:\na gateway, ip-range or aux-address needs a subnet")
         version = parse_subnet(config.subnet).version if config.subnet else 4
-        if version in wishes:
+        if wishes[version] and spec.driver == "bridge":
             raise Forbidden("bridge driver doesn't support multiple subnets")
-        wishes[version] = config
-    plan = []
-    for version in (4, 6) if spec.enable_ipv6 else (4,):     # as dockerd: an IPv6 subnet counts only with EnableIPv6
-        config = wishes.get(version, IpamConfig())
-        if config.subnet:
-            subnet = parse_subnet(config.subnet)
-            refuse_overlap(subnet, networks, routed)
-        else:
-            taken = [*networks, *(route for route, _ in routed)]
-            subnet = choose_subnet(pools if version == 4 else pools6, taken, version)
-        plan.append(complete(config, subnet))
+        wishes[version].append(config)
+    return wishes
+
+
+def versions(spec: NetworkSpec) -> tuple[int, ...]:
+    """The IP versions of a network; as with dockerd, an IPv6 subnet counts only where IPv6 is enabled."""
+    return tuple(version for version, on in ((4, spec.enable_ipv4), (6, spec.enable_ipv6)) if on)
+
+
+def plan_subnets(spec: NetworkSpec, pools: Sequence[AddressPool], pools6: Sequence[AddressPool],
+                 networks: Sequence[Subnet], routed: Sequence[tuple[Subnet, str]]) -> tuple[IpamConfig, ...]:
+    """The subnets of a new network: IPv4 first. *networks* are those in use here, *routed* the host's with devices.
+
+    A macvlan or ipvlan network is a part of the host's own network, so its subnet may well be one that the host routes.
+    """
+    wishes = wished_subnets(spec)
+    plan: list[IpamConfig] = []
+    for version in versions(spec):
+        for config in wishes[version] or [IpamConfig()]:
+            mine = [*networks, *(parse_subnet(done.subnet) for done in plan)]
+            if config.subnet:
+                subnet = parse_subnet(config.subnet)
+                refuse_overlap(subnet, mine, routed if spec.driver not in LANS else ())
+            else:
+                subnet = choose_subnet(pools if version == 4 else pools6, [*mine, *(one for one, _ in routed)], version)
+            plan.append(complete(config, subnet, gateway=_needs_gateway(spec, version)))
     return tuple(plan)
+
+
+def _needs_gateway(spec: NetworkSpec, version: int) -> bool:
+    return spec.driver != "bridge" or bridge_options(spec.options).mode(version) != ISOLATED
 
 
 def default_bridge(identity: str, device: str, bip: str, pools: Sequence[AddressPool],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backend.errors import InvalidArgument, NotImplemented_, ServerError
@@ -102,29 +102,23 @@ class PortAllocator:
             return False
         return True
 
-    def hold(self, wish: PortWish, target: str, owner: str, binding: str = "") -> list[Held]:
-        """Bind what *wish* asks for: one holder for each address family. *binding* is the network's default address.
+    def hold(self, wish: PortWish, addresses: Sequence[str], target: str, owner: str) -> list[Held]:
+        """Bind what *wish* asks for on each of the host's *addresses*, all on one port.
 
         ServerError in dockerd's words: "Bind for A:P failed: port is already allocated" when it is ours already,
         "failed to bind host port for A:P:T:C/proto: address already in use" when another program has it.
         """
-        addresses = self._addresses(wish, binding)
+        usable = [address for address in addresses if self.ipv6 or ":" not in address or wish.host_ip]
         problem: ServerError | None = None
         for port in self._candidates(wish):
             try:
-                return self._hold(wish, addresses, port, target, owner)
+                return self._hold(wish, usable, port, target, owner)
             except ServerError as refused:
                 problem = problem or refused
                 if isinstance(refused.__cause__, OSError) and refused.__cause__.errno != errno.EADDRINUSE:
                     raise
         raise problem if problem is not None and wish.host_port else ServerError(
             f"all ports between {self._first} and {self._last} are allocated")
-
-    def _addresses(self, wish: PortWish, binding: str) -> list[str]:
-        asked = wish.host_ip or binding
-        if asked in ("", "0.0.0.0") and not wish.host_ip:
-            return ["0.0.0.0", "::"] if self.ipv6 and asked == "" else ["0.0.0.0"]
-        return [asked]
 
     def _candidates(self, wish: PortWish) -> Iterator[int]:
         if wish.host_port:

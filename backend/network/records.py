@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-DRIVERS = ("bridge", "host", "null")
+LANS = ("macvlan", "ipvlan")
 
 OPTION_BRIDGE = "com.docker.network.bridge.name"
 OPTION_DEFAULT = "com.docker.network.bridge.default_bridge"
@@ -22,6 +22,10 @@ OPTION_MTU = "com.docker.network.driver.mtu"
 OPTION_PREFIX = "com.docker.network.container_iface_prefix"
 OPTION_MODE4 = "com.docker.network.bridge.gateway_mode_ipv4"
 OPTION_MODE6 = "com.docker.network.bridge.gateway_mode_ipv6"
+OPTION_HOST4 = "com.docker.network.host_ipv4"
+OPTION_HOST6 = "com.docker.network.host_ipv6"
+OPTION_INHIBIT4 = "com.docker.network.bridge.inhibit_ipv4"
+OPTION_TRUSTED = "com.docker.network.bridge.trusted_host_interfaces"
 
 Record = TypeVar("Record")
 
@@ -66,12 +70,15 @@ class NetworkSpec:
     ipam: tuple[IpamConfig, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    config_only: bool = False
+    config_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
     """A network as it is. ``ipam`` holds the subnets in use; ``user_subnets`` tells whether the user chose them
-    (Docker lets a static address be asked for only there). ``bridge`` is the host's device name, "" without one."""
+    (Docker lets a static address be asked for only there). ``bridge`` is the host's device name, "" without one.
+    ``config_only``: no network, but a set of values that others are made from (their ``config_from``)."""
 
     id: str
     name: str
@@ -91,6 +98,7 @@ class Network:
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     bridge: str = ""
+    config_from: str = ""
 
     @property
     def is_default(self) -> bool:
@@ -99,19 +107,8 @@ class Network:
 
     @property
     def has_names(self) -> bool:
-        """Containers on it find each other by name (user-defined bridges; not Docker's default one)."""
-        return self.driver == "bridge" and self.options.get(OPTION_DEFAULT) != "true"
-
-    def flag(self, option: str, default: bool) -> bool:
-        """A driver option as Docker's drivers read a boolean."""
-        value = self.options.get(option, "").strip().lower()
-        return default if not value else value in ("1", "t", "true")
-
-    @property
-    def mtu(self) -> int:
-        """The MTU of its links in bytes; 0: the kernel's default."""
-        value = self.options.get(OPTION_MTU, "0")
-        return int(value) if value.isascii() and value.isdigit() else 0
+        """Containers on it find each other by name (not on Docker's default bridge)."""
+        return self.driver not in ("host", "null") and self.options.get(OPTION_DEFAULT) != "true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +150,7 @@ class Endpoint:
     links: tuple[tuple[str, str], ...] = ()
     gw_priority: int = 0
     driver_opts: dict[str, str] = field(default_factory=dict)
+    direct: bool = False      # it leads out by the device alone, without a gateway (ipvlan's l3 modes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +167,8 @@ class PortWish:
 
 @dataclass(frozen=True, slots=True)
 class PublishedPort:
-    """One bound host port; ``target`` is the container's address that it leads to."""
+    """One bound host port; ``target`` is the container's address that it leads to. ``host_port`` 0: none is bound, the
+    container's own port may be reached from outside (gateway mode ``routed``)."""
 
     container_port: int
     protocol: str

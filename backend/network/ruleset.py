@@ -25,6 +25,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from backend.network.options import NAT, ROUTED, UNPROTECTED
+
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 
 _FRAME = """
@@ -34,6 +36,10 @@ table inet {table} {{
  map at4 {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
  map at6 {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
  set bridges {{ type ifname; }}
+ set open4 {{ type ipv4_addr . inet_proto . inet_service; }}
+ set open6 {{ type ipv6_addr . inet_proto . inet_service; }}
+ map outside4 {{ type ipv4_addr : ipv4_addr; flags interval; }}
+ map outside6 {{ type ipv6_addr : ipv6_addr; flags interval; }}
  set outbound4 {{ type ipv4_addr; flags interval; }}
  set outbound6 {{ type ipv6_addr; flags interval; }}
  set inside4 {{ type ifname . ipv4_addr; flags interval; }}
@@ -66,6 +72,8 @@ table inet {table} {{
   ip saddr 127.0.0.0/8 oifname @bridges ct status dnat masquerade
   oifname . ip saddr @inside4 ct status dnat masquerade
   oifname . ip6 saddr @inside6 ct status dnat masquerade
+  oifname != @bridges snat ip to ip saddr map @outside4
+  oifname != @bridges snat ip6 to ip6 saddr map @outside6
   ip saddr @outbound4 oifname != @bridges masquerade
   ip6 saddr @outbound6 oifname != @bridges masquerade
  }}
@@ -75,20 +83,29 @@ table inet {table} {{
 
 @dataclass(frozen=True, slots=True)
 class BridgeRules:
-    """What the firewall must know of one bridge. ``open``: unpublished ports may be reached from outside too
-    (Docker's gateway mode ``nat-unprotected``)."""
+    """What the firewall must know of one bridge. ``modes``: Docker's gateway modes of IPv4 and IPv6
+    (``nat-unprotected``: unpublished ports may be reached from outside too; ``routed``: published ones are reached
+    without translation).
+    ``trusted``: devices from which all may be reached. ``outside``: (subnet, its containers' address outside)."""
 
     bridge: str
     subnets: tuple[str, ...]
     internal: bool = False
     icc: bool = True
     masquerade: bool = True
-    open: bool = False
+    modes: tuple[str, str] = (NAT, NAT)
+    trusted: tuple[str, ...] = ()
+    outside: tuple[tuple[str, str], ...] = ()
+
+    def mode(self, version: int) -> str:
+        """The gateway mode of a family."""
+        return self.modes[0] if version == 4 else self.modes[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """A published port as the kernel does it; ``host_ip`` "" stands for every address of the host."""
+    """A published port as the kernel does it; ``host_ip`` "" stands for every address of the host. ``host_port`` 0:
+    nothing is translated, the target's own port is opened."""
 
     host_ip: str
     protocol: str
@@ -125,14 +142,17 @@ class Ruleset:
     def add_bridge(self, rules: BridgeRules) -> str:
         """A bridge's chains and its elements in the sets."""
         name, table = _word(rules.bridge), self._table
+        to = ["ct status dnat accept", f'iifname "{name}" {"accept" if rules.icc else "drop"}']
+        to += [line for version in (4, 6) if rules.mode(version) == ROUTED for line in _routed(version)]
+        to.append("iifname @bridges drop")
+        if not rules.internal:
+            to += [f'iifname "{_word(device)}" accept' for device in rules.trusted]
+            to += [f"meta nfproto ipv{version} accept" for version in (4, 6) if rules.mode(version) == UNPROTECTED]
+        to.append("drop")
         lines = [f"add chain {table} to-{name}", f"add chain {table} from-{name}",
-                 f"add rule {table} to-{name} ct status dnat accept",
-                 f'add rule {table} to-{name} iifname "{name}" {"accept" if rules.icc else "drop"}',
-                 f"add rule {table} to-{name} iifname @bridges drop"]
+                 *(f"add rule {table} to-{name} {line}" for line in to)]
         if rules.internal:
             lines.append(f'add rule {table} from-{name} oifname != "{name}" drop')
-        if rules.internal or not rules.open:
-            lines.append(f"add rule {table} to-{name} drop")
         return "\n".join(lines) + "\n" + self._elements("add", rules)
 
     def remove_bridge(self, rules: BridgeRules) -> str:
@@ -149,8 +169,11 @@ class Ruleset:
         for text in rules.subnets:
             subnet = ipaddress.ip_network(text)
             lines.append(f'{verb} element {self._table} inside{subnet.version} {{ "{name}" . {subnet} }}')
-            if rules.masquerade and not rules.internal:
+            if rules.masquerade and not rules.internal and rules.mode(subnet.version) != ROUTED:
                 lines.append(f"{verb} element {self._table} outbound{subnet.version} {{ {subnet} }}")
+        for text, address in rules.outside if rules.masquerade and not rules.internal else ():
+            subnet, outside = ipaddress.ip_network(text), ipaddress.ip_address(address)
+            lines.append(f"{verb} element {self._table} outside{subnet.version} {{ {subnet} : {outside} }}")
         return "\n".join(lines) + "\n"
 
     def add_ports(self, ports: Iterable[Forwarding]) -> str:
@@ -165,12 +188,21 @@ class Ruleset:
         maps: dict[str, list[str]] = {}
         for port in ports:
             target = ipaddress.ip_address(port.target)
-            host = f"{ipaddress.ip_address(port.host_ip)} . " if port.host_ip else ""
-            key = f"{host}{_word(port.protocol)} . {port.host_port:d}"
-            name = f"{'at' if host else 'any'}{target.version}"
-            maps.setdefault(name, []).append(f"{key} : {target} . {port.container_port:d}")
+            if not port.host_port:
+                name, element = "open", f"{target} . {_word(port.protocol)} . {port.container_port:d}"
+            else:
+                host = f"{ipaddress.ip_address(port.host_ip)} . " if port.host_ip else ""
+                name = "at" if host else "any"
+                element = f"{host}{_word(port.protocol)} . {port.host_port:d} : {target} . {port.container_port:d}"
+            maps.setdefault(f"{name}{target.version}", []).append(element)
         return "".join(f"{verb} element {self._table} {name} {{ {', '.join(elements)} }}\n"
                        for name, elements in maps.items())
+
+
+def _routed(version: int) -> list[str]:
+    ip, icmp = ("ip", "icmp") if version == 4 else ("ip6", "ipv6-icmp")
+    return [f"{ip} daddr . meta l4proto . th dport @open{version} accept",
+            f"meta nfproto ipv{version} meta l4proto {icmp} accept"]
 
 
 def name_redirect(udp: int, tcp: int) -> str:
@@ -186,10 +218,14 @@ def published_in(listing: dict[str, Any]) -> list[Forwarding]:
     found: list[Forwarding] = []
     for item in listing.get("nftables", ()):
         described = item.get("map", {})
-        if described.get("name") not in ("any4", "any6", "at4", "at6"):
-            continue
-        for key, value in described.get("elem", ()):
-            *address, protocol, port = key["concat"]
-            target, inner = value["concat"]
-            found.append(Forwarding(address[0] if address else "", str(protocol), int(port), target, int(inner)))
+        if described.get("name") in ("any4", "any6", "at4", "at6"):
+            for key, value in described.get("elem", ()):
+                *address, protocol, port = key["concat"]
+                target, inner = value["concat"]
+                found.append(Forwarding(address[0] if address else "", str(protocol), int(port), target, int(inner)))
+        described = item.get("set", {})
+        if described.get("name") in ("open4", "open6"):
+            for key in described.get("elem", ()):
+                target, protocol, inner = key["concat"]
+                found.append(Forwarding("", str(protocol), 0, target, int(inner)))
     return found

@@ -19,7 +19,7 @@ async def pooled(rig: Rig) -> Rig:  # noqa: F811
     rig.manager = rig.new_manager(ahead=3)
     await rig.manager.open([])
     await rig.manager.restored()
-    await rig.manager._pool.filled()
+    await rig.manager._ahead.pool.filled()
     return rig
 
 
@@ -45,7 +45,7 @@ async def test_running_containers_keep_their_addresses_when_the_pool_refills_aft
     for container, endpoint in made:
         await pooled.manager.restore(container.id, container.netns, [endpoint], ())
     await pooled.manager.restored()
-    await pooled.manager._pool.filled()
+    await pooled.manager._ahead.pool.filled()
     _, fresh = await pooled.container()
     assert fresh.ipv4 not in {endpoint.ipv4 for _, endpoint in made}
 
@@ -68,12 +68,12 @@ async def test_ready_namespaces_can_go_to_another_network(pooled: Rig) -> None:
 async def test_addresses_of_namespaces_that_were_never_used_come_back(pooled: Rig) -> None:
     netns = await pooled.manager.sandbox(pooled.manager.get("bridge").id)
     os.close(netns)          # the start failed before its connect
-    lost = next(iter(pooled.manager._handed.values())).endpoint
+    lost = next(iter(pooled.manager._ahead._handed.values())).endpoint
     await until(lambda: lost.host_interface not in links())
     given = {(await pooled.container())[1].ipv4 for _ in range(4)}      # each take refills, and a refill tidies up
-    await until(lambda: pooled.manager._handed == {})
+    await until(lambda: pooled.manager._ahead._handed == {})
     given |= {(await pooled.container())[1].ipv4 for _ in range(2)}
-    await pooled.manager._pool.filled()
-    ready = {prepared.endpoint.ipv4 for prepared in pooled.manager._pool._ready}
+    await pooled.manager._ahead.pool.filled()
+    ready = {prepared.endpoint.ipv4 for prepared in pooled.manager._ahead.pool._ready}
     assert lost.ipv4 in given | ready
     assert not given & ready and len(given) == 6

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.errors import Forbidden, InvalidArgument, NotImplemented_, ServerError
-from backend.network.endpoints import dns_names, free_interface, mac_for, parse_mac, way_out
+from backend.errors import Forbidden, InvalidArgument, ServerError, Unavailable
+from backend.network.endpoints import check_wish, dns_names, free_interface, mac_for, parse_mac, ways_out
 from backend.network.ipam import Leases, choose_subnet, complete, parse_subnet, refuse_overlap
-from backend.network.planning import check, default_bridge, plan_subnets, pools6
+from backend.network.options import ENDPOINT_IFNAME, ENDPOINT_SYSCTLS
+from backend.network.planning import check, config_network, configured, default_bridge, plan_subnets, pools6
 from backend.network.ports import parse_wish
 from backend.network.records import (
     DEFAULT_POOLS,
@@ -143,12 +144,63 @@ def test_a_plan_has_one_subnet_a_family() -> None:
         plan_subnets(NetworkSpec("n", ipam=(IpamConfig("10.5.0.0/24"), IpamConfig("10.6.0.0/24"))), pools, v6, [], [])
 
 
-@pytest.mark.parametrize("spec", [
-    NetworkSpec("n", driver="macvlan"), NetworkSpec("n", ipam_driver="x"), NetworkSpec("n", enable_ipv4=False),
-    NetworkSpec("n", options={"com.docker.network.bridge.gateway_mode_ipv4": "routed"})])
-def test_what_is_not_there_yet_is_named(spec: NetworkSpec) -> None:
-    with pytest.raises(NotImplemented_, match="not available yet"):
+@pytest.mark.parametrize(("spec", "kind", "words"), [
+    (NetworkSpec("n", enable_ipv4=False), InvalidArgument, "IPv4 or IPv6 must be enabled"),
+    (NetworkSpec("n", options={"com.docker.network.bridge.gateway_mode_ipv4": "bogus"}), InvalidArgument, "unknown gateway mode bogus"),
+    (NetworkSpec("n", options={"com.docker.network.bridge.gateway_mode_ipv6": "isolated"}), InvalidArgument, "only be used for an internal"),
+    (NetworkSpec("n", options={"com.docker.network.bridge.enable_icc": "maybe"}), InvalidArgument, 'parsing "maybe": invalid syntax'),
+    (NetworkSpec("n", options={"com.docker.network.driver.mtu": "abc"}), InvalidArgument, 'parsing "abc": invalid syntax'),
+    (NetworkSpec("n", options={"com.docker.network.host_ipv4": "fd00::1"}), InvalidArgument, "nil ip"),
+    (NetworkSpec("n", options={"com.docker.network.bridge.trusted_host_interfaces": "eth0:a/b"}), InvalidArgument, "a/b"),
+    (NetworkSpec("n", driver="macvlan", options={"macvlan_mode": "foo"}), InvalidArgument, "requested macvlan mode 'foo' is not valid"),
+    (NetworkSpec("n", driver="ipvlan", options={"ipvlan_mode": "l4"}), InvalidArgument, "requested ipvlan mode 'l4' is not valid"),
+    (NetworkSpec("n", driver="macvlan", options={"parent": "../x"}), InvalidArgument, "invalid parent"),
+    (NetworkSpec("n", driver="overlay"), Unavailable, "not a swarm manager")])
+def test_options_without_sense_are_refused_in_dockers_words(spec: NetworkSpec, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
         check(spec, ())
+
+
+def test_a_lan_may_have_several_subnets_and_the_hosts_own() -> None:
+    spec = NetworkSpec("n", driver="macvlan", ipam=(IpamConfig("10.5.0.0/24"), IpamConfig("10.6.0.0/24")))
+    routed = [(NET("10.5.0.0/24"), "eth0")]
+    assert [one.subnet for one in plan_subnets(spec, [], [], [], routed)] == ["10.5.0.0/24", "10.6.0.0/24"]
+    twice = NetworkSpec("n", driver="macvlan", ipam=(IpamConfig("10.5.0.0/24"), IpamConfig("10.5.0.0/25")))
+    with pytest.raises(Forbidden, match="Pool overlaps"):
+        plan_subnets(twice, [], [], [], [])
+
+
+def test_an_isolated_gateway_takes_no_address() -> None:
+    options = {"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}
+    plan = plan_subnets(NetworkSpec("n", internal=True, options=options), [AddressPool("10.0.0.0/8", 24)], [], [], [])
+    assert plan == (IpamConfig("10.0.0.0/24"),) and Leases(plan[0]).lease() == "10.0.0.1"
+
+
+def test_a_configuration_is_taken_over_whole_or_refused() -> None:
+    source = config_network("i", NetworkSpec("cfg", config_only=True, ipam=(IpamConfig("10.5.0.0/24"),), options={"a": "b"}, labels={"l": "1"}))
+    made = configured(NetworkSpec("n", config_from="cfg", labels={"m": "2"}), source)
+    assert (made.ipam, made.options, made.labels) == (source.ipam, {"a": "b"}, {"l": "1", "m": "2"})
+    with pytest.raises(Forbidden, match="user specified configurations are not supported"):
+        configured(NetworkSpec("n", ipam=(IpamConfig("10.6.0.0/24"),)), source)
+    with pytest.raises(Forbidden, match="network specific fields"):
+        config_network("i", NetworkSpec("cfg", config_only=True, internal=True))
+
+
+@pytest.mark.parametrize(("name", "wish", "words"), [
+    ("mine", EndpointWish(ipv4="10.9.0.5"), "invalid endpoint settings:\nno configured subnet or ip-range contain the IP address 10.9.0.5"),
+    ("mine", EndpointWish(ipv6="10.5.0.5"), "invalid IPv6 address: 10.5.0.5"),
+    ("auto", EndpointWish(ipv4="10.6.0.5"), "only when connecting to networks with user configured subnets"),
+    ("bridge", EndpointWish(ipv4="10.6.0.5"), "\n* user specified IP address is supported on user defined networks only\n* "),
+    ("bridge", EndpointWish(aliases=("x",)), "network-scoped alias is supported only for containers in user defined"),
+    ("mine", EndpointWish(driver_opts={ENDPOINT_SYSCTLS: "kernel.x=1"}), "unrecognised network interface sysctl 'kernel.x=1'"),
+    ("mine", EndpointWish(driver_opts={ENDPOINT_SYSCTLS: "net.ipv4.conf.IFNAME./../x=1"}), "unrecognised network interface sysctl"),
+    ("mine", EndpointWish(driver_opts={ENDPOINT_IFNAME: "a/b"}), "invalid interface name")])
+def test_a_wish_that_cannot_be_is_refused_before_anything_is_made(name: str, wish: EndpointWish, words: str) -> None:
+    network = Network("i", name, "bridge", 0, ipam=(IpamConfig("10.5.0.0/24" if name == "mine" else "10.6.0.0/24"),), user_subnets=name == "mine")
+    with pytest.raises(InvalidArgument) as problem:
+        check_wish(network, name, wish)
+    assert words in problem.value.message
+    check_wish(network, name, EndpointWish(driver_opts={ENDPOINT_SYSCTLS: "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.ifname.mtu=1400"}))
 
 
 def test_records_survive_json() -> None:
@@ -175,7 +227,7 @@ def test_wrong_port_bindings_are_refused(entry: tuple[str, str, str]) -> None:
         parse_wish(*entry)
 
 
-def test_macs_names_devices_and_the_way_out() -> None:
+def test_macs_names_devices_and_the_ways_out() -> None:
     assert mac_for("172.17.0.2") == "02:42:ac:11:00:02"
     assert parse_mac("02-42-AC-11-00-02") == "02:42:ac:11:00:02"
     for wrong in ("01:00:00:00:00:00", "02:42", "02:42:ac:11:00:0g"):
@@ -186,7 +238,10 @@ def test_macs_names_devices_and_the_way_out() -> None:
     wish = EndpointWish("web", "host", aliases=("www", "web"))
     assert dns_names(named, "0123456789abcdef", wish) == ("web", "www", "0123456789ab", "host")
     a, b = Endpoint("1", "a", "a", "c", gateway="10.0.0.1"), Endpoint("2", "b", "b", "c", gateway="10.1.0.1")
-    assert way_out([b, a]) is a
+    assert ways_out([b, a])[0] is a
     preferred = Endpoint("3", "z", "z", "c", gateway="10.2.0.1", gw_priority=5)
-    assert way_out([a, preferred, b]) is preferred
-    assert way_out([Endpoint("4", "i", "internal", "c")]) is None
+    assert ways_out([a, preferred, b])[0] is preferred
+    assert ways_out([Endpoint("4", "i", "internal", "c")]) == (None, None)
+    both = Endpoint("5", "z", "z", "c", gateway="10.3.0.1", gateway6="fd00::1")
+    assert ways_out([a, both, b]) == (both, both), "one that leads out for both families goes first"
+    assert ways_out([preferred, both, a]) == (preferred, both), "each family has a way out of its own"
