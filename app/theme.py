@@ -10,7 +10,7 @@ import string
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from PySide6.QtCore import QByteArray, QObject, QRectF, QSize, Qt, Signal
+from PySide6.QtCore import QByteArray, QObject, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 from PySide6.QtWidgets import QApplication
@@ -83,6 +83,9 @@ class ThemeState(QObject):
 
 _state: ThemeState | None = None
 _icons: dict[tuple[str, str], QIcon] = {}
+_pixmaps: dict[tuple[str, str, int], QPixmap] = {}
+#: The size of icons on buttons; Qt shrinks it where they are smaller.
+_ICON = 20
 
 
 def state() -> ThemeState:
@@ -180,23 +183,22 @@ def icon(name: str, colour: str | None = None) -> QIcon:
     key = (name, colour or palette.text)
     if key not in _icons:
         made = QIcon()
-        for size in (16, 20, 24, 32, 48):
-            made.addPixmap(_draw(name, key[1], size))
-            made.addPixmap(_draw(name, palette.faint, size), QIcon.Mode.Disabled)
+        made.addPixmap(_draw(name, key[1], _ICON))
+        made.addPixmap(_draw(name, palette.faint, _ICON), QIcon.Mode.Disabled)
         _icons[key] = made
     return _icons[key]
 
 
 def pixmap(name: str, colour: str, size: int) -> QPixmap:
     """The icon *name* as a picture of *size* logical pixels."""
-    key = (name, colour)
-    if key not in _icons:
-        icon(name, colour)
-    ratio = QGuiApplication.primaryScreen().devicePixelRatio() if QGuiApplication.primaryScreen() else 1.0
-    return _icons[key].pixmap(QSize(size, size), ratio)
+    key = (name, colour, size)
+    if key not in _pixmaps:
+        _pixmaps[key] = _draw(name, colour, size)
+    return _pixmaps[key]
 
 
 def _draw(name: str, colour: str, size: int) -> QPixmap:
+    """At twice the size, which screens of every scale between one and two shrink well from."""
     source = resources.text(f"icons/{name}.svg").replace("currentColor", colour)
     renderer = QSvgRenderer(QByteArray(source.encode()))
     ratio = 2

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 
 from backend.errors import InvalidArgument
 from backend.spec import api
+
+
+#: What the engine takes as a container's name.
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class RunRequest:
         """Raise :class:`InvalidArgument` with what is wrong, before the engine is asked."""
         if not self.image.strip():
             raise InvalidArgument("choose an image first, for example debian:stable-slim")
+        if self.name.strip() and not _NAME.fullmatch(self.name.strip()):
+            raise InvalidArgument(f"{self.name} cannot be a name: letters, digits, _ . and - after a first letter or digit")
         _split(self.command)
         for port in self.ports:
             for number in filter(None, (port.host, port.container)):

@@ -40,7 +40,7 @@ _PAD = 8
 _ICON = 18
 _STEP = 30
 #: The least width of a column that takes what is left.
-_LEAST = 150
+_LEAST = 115
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class ContainersPage(Page):
         self.table = CleanTable(context.mirror.containers, "Containers")
         self.table.dress((120, 0, 0, 176, 108, 88, 112, 104), ContainerDelegate(self.table), NAME,
                          spare=(CREATED, IMAGE))
+        self.home = self.table
         self.doer = ContainerActions(context, self)
         self.doer.failed.connect(self.show_problem)
         self.filter = filter_field("Filter containers")
@@ -148,7 +149,6 @@ class ContainersPage(Page):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        self.table.setFocus()
         self.context.mirror.watch_stats(True)
         self.context.mirror.containers.tick_ages()
         self.ages.start()

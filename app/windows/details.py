@@ -215,7 +215,10 @@ class DetailsPage(QWidget):
         if not self.isVisible():
             return
         self.context.mirror.watch_stats(name == "Stats")
-        if name == "Inspect":
+        if name == "Log":
+            self.log.view.setFocus()
+        elif name == "Inspect":
+            self.inspect.tree.setFocus()
             self._load_inspect()
         elif name == "Terminal" and (one := self._row()) is not None and one.running:
             self.shell.begin()

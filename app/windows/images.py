@@ -136,6 +136,7 @@ class ImagesPage(Page):
         super().__init__(context, "Images")
         self.table = CleanTable(context.mirror.images, "Images")
         self.table.dress((0, 120, 130, 0, 96, 122, 84), ImageDelegate(self.table), NAME, spare=(ID, CREATED, USED))
+        self.home = self.table
         self.filter = filter_field("Filter images")
         self.filter.textChanged.connect(self._filter)
         self.head.addWidget(self.filter)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QCloseEvent, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import (
@@ -23,7 +25,9 @@ from app.settings import THEMES
 from app.widgets.parts import Banner, OperationCard, icon_button, label, row
 from app.windows.containers import ContainersPage
 from app.windows.context import Context
-from app.windows.details import DetailsPage
+
+if TYPE_CHECKING:
+    from app.windows.details import DetailsPage
 
 PAGES = (("containers", "Containers"), ("images", "Images"), ("stacks", "Stacks"), ("registries", "Registries"))
 #: Below this width the sidebar shows icons only.
@@ -205,6 +209,8 @@ class MainWindow(QMainWindow):
         if self.details is not None and self.details.key != key:
             self._leave_details(keep_shell=False)
         if self.details is None:
+            # With its terminal it takes as long to import as all else of the window together.
+            from app.windows.details import DetailsPage
             self.details = DetailsPage(self.context, key)
             self.stack.addWidget(self.details)
         self.stack.setCurrentWidget(self.details)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app.models.problems import Problem
@@ -17,6 +19,9 @@ class Page(QWidget):
     def __init__(self, context: Context, title: str) -> None:
         super().__init__()
         self.context = context
+        #: Has the keyboard when the page is shown: its table, not a field in which a cursor would blink for ever.
+        self.home: QWidget = self
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.setObjectName("page")
         self.title, self.subtitle = label(title, "title"), label("", "muted")
         words = QVBoxLayout()
@@ -39,6 +44,10 @@ class Page(QWidget):
         box.addLayout(top)
         box.addWidget(self.banner)
         box.addLayout(self.body, 1)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.home.setFocus()
 
     def show_problem(self, problem: Problem, again: Callable[[], object] | None = None) -> None:
         """Say in place what went wrong; *again* makes a button of it."""

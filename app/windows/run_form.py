@@ -121,6 +121,7 @@ class RunForm(QDialog):
         self._lay_out()
         self._connect()
         self._refresh()
+        (self.name if image else self.image).setFocus()
         if image:
             self._propose()
 

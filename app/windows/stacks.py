@@ -60,6 +60,7 @@ class StacksPage(Page):
         self.setAcceptDrops(True)
         self.table = CleanTable(context.mirror.stacks, "Stacks")
         self.table.dress((170, 0, 0, 0), StackDelegate(self.table), NAME, spare=(FILES,))
+        self.home = self.table
         self.open_button = button("Open a Compose file…", "folder", "primary", self.ask_file)
         self.head.addWidget(self.open_button)
         self.start_button = button("Start", "play", "flat", partial(self._each, "start"))

@@ -302,7 +302,7 @@ def test_the_run_form_shows_the_line_that_does_the_same(context: Context, engine
 
 
 @pytest.mark.parametrize("wrong", [
-    RunRequest(""), RunRequest("a", command="'open"), RunRequest("a", ports=(PortWish("x", "80"),)),
+    RunRequest(""), RunRequest("a", name="two words"), RunRequest("a", command="'open"), RunRequest("a", ports=(PortWish("x", "80"),)),
     RunRequest("a", ports=(PortWish("80", ""),)), RunRequest("a", environment=(("", "b"),)),
     RunRequest("a", volumes=(VolumeWish("v", "relative"),)), RunRequest("a", volumes=(VolumeWish("", "/x"),)),
     RunRequest("a", restart="always", remove_after=True)])
