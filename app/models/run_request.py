@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from backend.errors import InvalidArgument
 from backend.spec import api
 
-
 #: What the engine takes as a container's name.
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
@@ -51,7 +50,7 @@ class RunRequest:
         if not self.image.strip():
             raise InvalidArgument("choose an image first, for example debian:stable-slim")
         if self.name.strip() and not _NAME.fullmatch(self.name.strip()):
-            raise InvalidArgument(f"{self.name} cannot be a name: letters, digits, _ . and - after a first letter or digit")
+            raise InvalidArgument(f"{self.name} cannot be a name: letters and digits, and after the first _ . and -")
         _split(self.command)
         for port in self.ports:
             for number in filter(None, (port.host, port.container)):
