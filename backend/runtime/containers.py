@@ -55,7 +55,7 @@ class Containers:
         self._watched: set[str] = set()
         self._confined = Confined(loop, machine)
         self._restore()
-        loop.later(0, machine.pool.fill)
+        machine.pool.open(loop)
         self._handlers: dict[Op, Callable[[dict[str, Any], list[int], Answer], None]] = {
             Op.CREATE: self._create,
             Op.START: self._start,

@@ -1,8 +1,12 @@
 """Children forked ahead: a start then needs no fork of its own, which is a fifth of it.
 
-Each waits in namespaces of its own that are the same for every container (pid, IPC, UTS) and holds no descriptor but
-its end of a socket. Its mount namespace comes only with the launch: one made ahead would not see later mounts, and
-would keep a layer's mount alive that the images' owner wants to take down. The keeper's end of file ends it.
+They are forked by the *nursery*, a copy of the keeper made once, as the keeper's own children (CLONE_PARENT). The
+keeper itself does not fork for them: a fork makes every page of the parent read-only, and a keeper that had just
+forked would copy some 250 of them, one fault each, while the next start waits.
+
+Each child waits in namespaces of its own that are the same for every container (pid, IPC, UTS) and holds no descriptor
+but its end of a socket. Its mount namespace comes only with the launch: one made ahead would not see later mounts, and
+would keep a layer's mount alive that the images' owner wants to take down. The keeper's end of file ends both.
 """
 
 from __future__ import annotations
@@ -17,10 +21,12 @@ from typing import NoReturn
 from backend.runtime import init
 from backend.runtime import syscalls as sc
 from backend.runtime.launch import Launch
+from backend.runtime.loop import IN, Loop
 
 SIZE = 2
 FLAGS = sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
 MAX_LAUNCH = 128 << 10  # what a socket takes in one message with its default buffers
+_FORK = b"F"
 
 
 @dataclass(slots=True)
@@ -41,24 +47,29 @@ class Pool:
     """A few waiting children. :meth:`fill` is called when nobody waits for the keeper."""
 
     def __init__(self) -> None:
+        self._loop: Loop | None = None
         self._waiting: list[Waiting] = []
+        self._asked = 0  # children that the nursery has yet to hand over
+        self._nursery: Waiting | None = None
         self._last = b""  # the last launch, as it went over a socket: what the next children rehearse with
 
+    def open(self, loop: Loop) -> None:
+        """From now on children are forked ahead, the first when *loop* runs."""
+        self._loop = loop
+        loop.later(0, self.fill)
+
     def fill(self) -> None:
-        """Forks up to :data:`SIZE`."""
-        while len(self._waiting) < SIZE:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Has children forked until :data:`SIZE` wait. They come when the nursery has made them."""
+        if self._nursery is None and not self._start_nursery():
+            return  # no process to be had now: starts fork for themselves, and say why if they cannot
+        assert self._nursery is not None
+        while len(self._waiting) + self._asked < SIZE:
             try:
-                pid, pidfd = sc.clone3(FLAGS)
-                if pid == 0:
-                    gc.disable()
-                    _wait(theirs, self._last)
+                self._nursery.sync.send(_FORK + self._last)
             except OSError:
-                ours.close()
-                return  # no process to be had now: starts fork for themselves, and say why if they cannot
-            finally:
-                theirs.close()
-            self._waiting.append(Waiting(pid, pidfd, ours))
+                self._bury_nursery()
+                return
+            self._asked += 1
 
     def hand_over(self, launch: Launch) -> Waiting | None:
         """Gives *launch* to a waiting child; None if there is none that takes it."""
@@ -67,16 +78,96 @@ class Pool:
         if len(data) > MAX_LAUNCH:
             return None
         self._last = data
+        self._collect()
         while self._waiting:
             child = self._waiting.pop(0)
             try:
                 sc.send_fds(child.sync, data, fds)
                 return child
             except OSError:
-                child.sync.close()
-                os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
-                os.close(child.pidfd)
+                _bury(child)
         return None
+
+    # --- the nursery, from outside ----------------------------------------------------------------------------------
+    def _start_nursery(self) -> bool:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid, pidfd = sc.clone3(0)
+            if pid == 0:
+                gc.disable()
+                _nurse(theirs)
+        except OSError:
+            ours.close()
+            return False
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._nursery, self._asked = Waiting(pid, pidfd, ours), 0
+        if self._loop is not None:
+            self._loop.watch(ours.fileno(), IN, lambda _: self._collect())
+        return True
+
+    def _collect(self) -> None:
+        """Takes the children that the nursery has made since."""
+        while self._nursery is not None:
+            try:
+                data, fds = sc.recv_fds(self._nursery.sync, 16)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                self._bury_nursery()
+                return
+            self._asked -= 1
+            if fds:  # without: it could not fork just now
+                self._waiting.append(Waiting(int(data), fds[0], socket.socket(fileno=fds[1])))
+
+    def _bury_nursery(self) -> None:
+        """It has died; the next :meth:`fill` makes another."""
+        if self._nursery is not None and self._loop is not None:
+            self._loop.forget(self._nursery.sync.fileno())
+        if self._nursery is not None:
+            _bury(self._nursery)
+        self._nursery, self._asked = None, 0
+
+
+def _bury(child: Waiting) -> None:
+    child.sync.close()
+    os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+    os.close(child.pidfd)
+
+
+# --- the nursery, from inside -------------------------------------------------------------------------------------------
+def _nurse(sync: socket.socket) -> NoReturn:
+    """Forks one waiting child a message until the keeper is gone."""
+    try:
+        init.leave_keeper({0, 1, 2, sync.fileno()})
+        sc.set_name("slipway:forks")
+        while True:
+            data, _ = sc.recv_fds(sync, MAX_LAUNCH + 2)
+            if not data:
+                os._exit(0)
+            _bear(sync, data[len(_FORK) :])
+    except BaseException:
+        os._exit(127)
+
+
+def _bear(sync: socket.socket, last: bytes) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        pid, pidfd = sc.clone3(FLAGS | sc.CLONE_PARENT)
+        if pid == 0:
+            _wait(theirs, last)
+    except OSError:
+        ours.close()
+        sync.send(b"0")  # no descriptors: there is no process to be had now
+        return
+    finally:
+        theirs.close()
+    sc.send_fds(sync, str(pid).encode(), [pidfd, ours.fileno()])
+    os.close(pidfd)
+    ours.close()
 
 
 def _wait(sync: socket.socket, last: bytes) -> NoReturn:
@@ -85,7 +176,7 @@ def _wait(sync: socket.socket, last: bytes) -> NoReturn:
         init.leave_keeper({0, 1, 2, sync.fileno()})
         sc.set_name("slipway:waits")
         if last:
-            # A rehearsal: the pages that it touches are copied from the keeper's now, and not while a start waits.
+            # A rehearsal: the pages that it touches are copied now, and not while a start waits.
             pickle.loads(last)  # noqa: S301
             init.rehearse()
         data, fds = sc.recv_fds(sync, MAX_LAUNCH + 1)

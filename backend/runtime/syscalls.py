@@ -29,6 +29,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_NEWTIME = 0x00000080
+CLONE_PARENT = 0x00008000
 CLONE_PIDFD = 0x00001000
 CLONE_INTO_CGROUP = 0x200000000
 
@@ -166,10 +167,12 @@ def _bytes(path: str | bytes | None) -> bytes | None:
 def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
     """Forks with *flags*. Returns ``(0, -1)`` in the child and ``(pid, pidfd)`` (close-on-exec) in the parent.
 
-    Only for a process with one thread: Python's and libc's fork handlers do not run.
+    Only for a process with one thread: Python's and libc's fork handlers do not run. With CLONE_PARENT the child is the
+    caller's sibling, and its exit signal its caller's (the kernel takes no other).
     """
     pidfd = ctypes.c_int(-1)
-    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=17)
+    signal = 0 if flags & CLONE_PARENT else 17
+    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=signal)
     if cgroup_fd >= 0:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup_fd

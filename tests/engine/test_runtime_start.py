@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest_asyncio
 
 from backend.runtime import caps
 from backend.runtime.client import KeeperError, Stdio
-from tests.support.keeper import CAPABILITIES, MASKED, PLAIN, Lab
+from tests.support.keeper import CAPABILITIES, MASKED, PLAIN, Lab, children, name_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 TTY = Stdio(tty=True, open_stdin=False, stdin_once=False, rows=33, columns=99)
@@ -290,3 +291,14 @@ async def test_nothing_is_left_behind_by_containers_that_ran_or_could_not(lab: L
     created = await lab.create(lab.config("true"))
     await lab.keeper.delete(created)
     assert lab.census() == before
+
+
+async def test_starts_go_on_when_the_nursery_of_children_forked_ahead_is_killed(lab: Lab) -> None:
+    lab.census()                                      # it waits until they are there
+    keeper = lab.keeper.pid
+    nursery = next(pid for pid in children(keeper) if name_of(pid) == "slipway:forks")
+    os.kill(int(nursery), signal.SIGKILL)
+    for _ in range(4):
+        assert await lab.sh("echo still here") == "still here\n"
+    assert lab.census()["children"] == 3              # a new nursery and two that wait
+    assert nursery not in children(keeper)

@@ -32,11 +32,11 @@ MASKED = ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/late
           "/sys/firmware"]
 
 
-def _children(pid: int) -> list[str]:
+def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def _name(pid: str) -> str:
+def name_of(pid: str) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
@@ -194,14 +194,13 @@ class Lab:
         """What the keeper and the machine hold because of this lab."""
         pid = self.keeper.pid
         for _ in range(200):                    # the keeper forks a few ahead, in its own time
-            if sum(_name(child) == "slipway:waits" for child in _children(pid)) == POOL:
+            if sum(name_of(child) == "slipway:waits" for child in children(pid)) == POOL:
                 break
             time.sleep(0.01)
-        children = _children(pid)
         roots = [layout().root] if layout().v2 else sorted({*layout().controllers.values()})
         return {
             "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
-            "children": len(children),
+            "children": len(children(pid)),
             "mounts": [line for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines() if self.at in line],
             "cgroups": [d.path for root in roots if os.path.isdir(f"{root}/{self.cgroups}")
                         for d in os.scandir(f"{root}/{self.cgroups}") if d.is_dir()],
