@@ -138,7 +138,7 @@ def _bury(child: Waiting) -> None:
     os.close(child.pidfd)
 
 
-# --- the nursery, from inside -------------------------------------------------------------------------------------------
+# --- the nursery, from inside ---------------------------------------------------------------------------------------
 def _nurse(sync: socket.socket) -> NoReturn:
     """Forks one waiting child a message until the keeper is gone."""
     try:
