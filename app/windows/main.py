@@ -172,7 +172,8 @@ class MainWindow(QMainWindow):
     def _shortcuts(self) -> None:
         for number, (name, _) in enumerate(PAGES, 1):
             QShortcut(QKeySequence(f"Ctrl+{number}"), self, lambda n=name: self.show_page(n))
-        QShortcut(QKeySequence("Ctrl+F"), self, self._focus_filter)
+        for keys in ("Ctrl+F", "/"):
+            QShortcut(QKeySequence(keys), self, self._focus_filter)
         QShortcut(QKeySequence("Ctrl+N"), self, lambda: self.show_run_form(""))
         QShortcut(QKeySequence("Ctrl+Q"), self, self.close)
 

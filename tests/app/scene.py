@@ -16,6 +16,7 @@ name: shop
 services:
   web:
     image: demo/web:1.2
+    stop_signal: KILL
     command: sh -c 'mkdir -p /www && echo "the shop" > /www/index.html && httpd -f -p 80 -h /www'
     ports: ["80"]
     environment:
@@ -26,11 +27,13 @@ services:
     restart: unless-stopped
   worker:
     image: demo/worker:2.0
+    stop_signal: KILL
     command: sh -c 'n=0; while true; do n=$$((n+1)); echo "order $$n packed"; sleep 0.7; done'
     networks: [back]
     depends_on: [db]
   db:
     image: demo/db:16
+    stop_signal: KILL
     command: sh -c 'echo ready > /data/state; sleep infinity'
     volumes: ["data:/data"]
     networks: [back]

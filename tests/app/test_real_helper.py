@@ -1,0 +1,203 @@
+"""The window on a real helper: what a user does and sees, from the first click to a lost and found engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
+from PySide6.QtGui import QDropEvent
+from PySide6.QtWidgets import QApplication
+
+from app.application import close_context, make_context
+from app.settings import Preferences
+from app.windows.context import Context
+from app.windows.main import MainWindow
+from backend.client import Client
+from tests.app import scene
+from tests.app.conftest import Run, until
+from tests.support.private import PrivateHelper
+from tests.support.registry import registry
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a private helper needs root")
+PATIENCE = 20.0
+
+
+@pytest.fixture(scope="module")
+def helper() -> Iterator[PrivateHelper]:
+    with PrivateHelper() as one:
+        yield one
+
+
+@pytest.fixture
+def real(qapp: QApplication, helper: PrivateHelper, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MainWindow]:
+    """A window on the helper; what a test leaves there is removed by name."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    qapp.setStyle("Fusion")
+    context = make_context(f"unix://{helper.socket}", Preferences(str(tmp_path / "window.ini")))
+    window = MainWindow(context)
+
+    async def open_it() -> None:
+        window.show()
+        context.mirror.start()
+        await until(lambda: context.mirror.is_loaded, PATIENCE)
+    run(open_it())
+    yield window
+
+    async def close_it() -> None:
+        async with Client(f"unix://{helper.socket}") as client:
+            for one in await client.list_containers(all=True):
+                await client.remove_container(one.id, force=True, volumes=True)
+        window.close()
+        await close_context(context)
+    run(close_it())
+    window.deleteLater()
+
+
+def row(context: Context, name: str):
+    return next((one for one in context.mirror.containers.rows() if one.name == name), None)
+
+
+async def base(client: Client, *names: str) -> None:
+    """Images for the tests, imported once a module."""
+    there = {tag for one in await client.list_images() for tag in one.repo_tags}
+    if missing := [one for one in names if one not in there]:
+        await scene.add_image(client, *missing)
+
+
+def test_the_first_click_runs_the_sample_with_no_registry_in_reach(real: MainWindow, run: Run) -> None:
+    async def story() -> None:
+        real.show_page("welcome")
+        page = real.pages["welcome"]
+        page.go.click()
+        await until(page.link.isVisible, PATIENCE)
+        sample = row(real.context, "welcome")
+        assert sample.state == "running" and sample.ports[0].url in page.link.text()
+        _, answer = await answer_of(sample.ports[0].public)
+        assert b"<h1>" in answer
+    run(story())
+
+
+async def answer_of(port: int) -> tuple[bytes, bytes]:
+    import asyncio
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    return head, body
+
+
+def test_what_docker_does_elsewhere_shows_without_a_reload(real: MainWindow, run: Run, helper: PrivateHelper) -> None:
+    async def story() -> None:
+        context = real.context
+        async with Client(f"unix://{helper.socket}") as other:
+            await base(other, "demo/web:1.2")
+            key = await scene.run(other, "elsewhere", "demo/web:1.2", "sleep 100")
+            await until(lambda: row(context, "elsewhere") and row(context, "elsewhere").state == "running")
+            await other.pause_container(key)
+            await until(lambda: row(context, "elsewhere").state == "paused")
+            await other.rename_container(key, "renamed")
+            await until(lambda: row(context, "renamed") is not None)
+            await other.remove_container(key, force=True)
+            await until(lambda: row(context, "renamed") is None)
+    run(story())
+
+
+def test_a_shell_in_the_window_answers(real: MainWindow, run: Run, helper: PrivateHelper) -> None:
+    async def story() -> None:
+        await base(real.context.client, "demo/web:1.2")
+        key = await scene.run(real.context.client, "shell", "demo/web:1.2", "sleep 100")
+        await until(lambda: key in real.context.mirror.containers)
+        real.show_container(key, "Terminal")
+        shell = real.details.shell
+        await until(lambda: "#" in screen(shell), PATIENCE)
+        shell.terminal.typed.emit(b"echo $((40+2)) answers\r")
+        await until(lambda: "42 answers" in screen(shell), PATIENCE)
+        shell.terminal.typed.emit(b"exit\r")
+        await until(lambda: not shell.live and shell.again.isVisible(), PATIENCE)
+    run(story())
+
+
+def screen(shell) -> str:
+    return "\n".join(shell.terminal.grid.display)
+
+
+def test_the_window_waits_for_its_helper_and_takes_it_back_with_what_happened_meanwhile(real: MainWindow, run: Run,
+                                                                                       helper: PrivateHelper) -> None:
+    import asyncio
+
+    async def story() -> None:
+        context = real.context
+        await base(context.client, "demo/web:1.2")
+        key = await scene.run(context.client, "survivor", "demo/web:1.2", "sleep 1; exit 4")
+        await until(lambda: row(context, "survivor") and row(context, "survivor").state == "running")
+        await asyncio.to_thread(helper.leave)
+        await until(real.connection.isVisible, PATIENCE)
+        assert "come back" in real.connection.what.text()
+        await asyncio.to_thread(helper.start)
+        await until(lambda: not real.connection.isVisible(), PATIENCE)
+        await until(lambda: row(context, "survivor").state == "exited", PATIENCE)
+        assert key in context.mirror.containers
+    run(story())
+
+
+def test_a_dropped_compose_file_is_shown_first_and_then_started_and_stopped(real: MainWindow, run: Run, tmp_path: Path) -> None:
+    async def story() -> None:
+        context = real.context
+        await base(context.client, "demo/web:1.2", "demo/worker:2.0", "demo/db:16")
+        file = tmp_path / "compose.yaml"
+        file.write_text(scene.COMPOSE)
+        real.show_page("stacks")
+        page = real.pages["stacks"]
+        mime = QMimeData()
+        mime.setUrls([QUrl.fromLocalFile(str(file))])
+        page.dropEvent(QDropEvent(QPointF(5, 5), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
+                                  Qt.KeyboardModifier.NoModifier))
+        await until(lambda: page.preview.shown is not None, PATIENCE)
+        assert "create container shop-web-1" in page.preview.steps.toPlainText() and not context.mirror.stacks.rows()
+        page.preview.go.click()
+        await until(lambda: (one := context.mirror.stacks.get("shop")) and one.running == 3, PATIENCE)
+        page.table.choose("shop")
+        page.stop_button.click()
+        await until(lambda: context.mirror.stacks.get("shop").running == 0, 40)
+        page._one("remove", "shop", True)
+        await until(lambda: context.mirror.stacks.get("shop") is None, PATIENCE)
+    run(story())
+
+
+@pytest.mark.registry
+def test_a_pull_by_its_form_shows_every_layer(real: MainWindow, run: Run) -> None:
+    if shutil.which("docker-registry") is None or shutil.which("skopeo") is None:
+        pytest.skip("docker-registry and skopeo are not installed")
+
+    async def story(address: str) -> None:
+        import asyncio
+
+        context = real.context
+        await base(context.client, "demo/web:1.2")
+        saved = b"".join([piece async for piece in context.client.save_images(["demo/web:1.2"])])
+        archive = Path(os.environ["DOCKER_CONFIG"]) / "web.tar"
+        archive.write_bytes(saved)
+        done = await asyncio.create_subprocess_exec(
+            "skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", f"docker-archive:{archive}",
+            f"docker://{address}/team/web:1")
+        assert await done.wait() == 0
+        await context.client.remove_image("demo/web:1.2", force=True)
+        real.show_page("images")
+        real.show_pull_form(f"{address}/team/web:1")
+        from app.windows.images import PullDialog
+        real.findChild(PullDialog).go.click()
+        operation = context.operations.items[-1]
+        seen: dict[str, str] = {}
+        operation.changed.connect(lambda: seen.update({key: text for key, (text, _, _) in operation.layers.items()}))
+        await until(lambda: operation.state != "running", PATIENCE)
+        assert operation.problem is None and seen and all(text in ("Pull complete", "Already exists") for text in seen.values())
+        await until(lambda: any(one.name == f"{address}/team/web" for one in context.mirror.images.rows()))
+
+    with registry() as address:
+        run(story(address))
