@@ -30,13 +30,14 @@ def main(words: list[str], address: str) -> int:
         raise Failure(f"{ref} is paused. Let it go on first: `slipway unpause {ref}`.")
     tty = found["Config"]["Tty"]
     stdin = found["Config"]["OpenStdin"] and not given.no_stdin
-    return follow(engine, found["Id"], attach(engine, found["Id"], stdin=stdin), wait(engine, found["Id"], "next-exit"),
+    return follow(engine, found["Id"], attach(engine, found["Id"], stdin=stdin, keys=given.detach_keys), wait(engine, found["Id"], "next-exit"),
                   tty=tty, stdin=stdin, keys=given.detach_keys, sig_proxy=given.sig_proxy, started=True)
 
 
-def attach(engine: Engine, container: str, *, stdin: bool, stdout: bool = True, stderr: bool = True) -> Answer:
-    """The container's streams, taken over."""
-    wanted = {"stream": True, "stdin": stdin, "stdout": stdout, "stderr": stderr}
+def attach(engine: Engine, container: str, *, stdin: bool, stdout: bool = True, stderr: bool = True,
+           keys: str = "") -> Answer:
+    """The container's streams, taken over. *keys* are watched for by the session; the engine must know no others."""
+    wanted = {"stream": True, "stdin": stdin, "stdout": stdout, "stderr": stderr, "detachKeys": keys or None}
     return engine.ask("POST", f"/containers/{quote(container)}/attach", wanted, upgrade=True)
 
 
@@ -92,7 +93,7 @@ def follow(engine: Engine, container: str, streams: Answer, result: Answer, *, t
     with raw_mode(tty and stdin):
         if tty:
             tell()
-        session.run(on_resize=tell if tty else None, on_signal=pass_on if sig_proxy and not (tty and stdin) else None)
+        session.run(on_resize=tell if tty else None, on_signal=pass_on if sig_proxy and not tty else None)
     if session.detached:
         print(file=sys.stderr)
         return 0
@@ -104,7 +105,7 @@ def start_attached(engine: Engine, ref: str, *, stdin: bool, keys: str) -> int:
     found = engine.json("GET", f"/containers/{quote(ref)}/json")
     identity, config = found["Id"], found["Config"]
     stdin = stdin and config["OpenStdin"]
-    streams = attach(engine, identity, stdin=stdin)
+    streams = attach(engine, identity, stdin=stdin, keys=keys)
     removed = (found["HostConfig"] or {}).get("AutoRemove")
     result = wait(engine, identity, "removed" if removed else "next-exit")
     return follow(engine, identity, streams, result, tty=config["Tty"], stdin=stdin, keys=keys, sig_proxy=True,

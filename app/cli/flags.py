@@ -14,18 +14,21 @@ TYPING = False
 if TYPING:
     from typing import Any
 
+#: The exit status after a flag that makes no sense.
+FLAG_ERROR = 125
 #: kind -> what it holds when not given
 _DEFAULTS: dict[str, Any] = {"switch": False, "text": "", "number": None, "list": ()}
 
 
 class Flag:
-    """One flag. *kind*: ``switch``, ``text``, ``number`` (an integer) or ``list`` (given again and again)."""
+    """One flag. *kind*: ``switch``, ``text``, ``number`` (an integer) or ``list`` (given again and again); *also*: old
+    names of it."""
 
-    __slots__ = ("about", "default", "key", "kind", "name", "short")
+    __slots__ = ("about", "also", "default", "key", "kind", "name", "short")
 
-    def __init__(self, name: str, kind: str = "switch", about: str = "", *, short: str = "",
-                 default: Any = None) -> None:
-        self.name, self.kind, self.about, self.short = name, kind, about, short
+    def __init__(self, name: str, kind: str = "switch", about: str = "", *, short: str = "", default: Any = None,
+                 also: tuple[str, ...] = ()) -> None:
+        self.name, self.kind, self.about, self.short, self.also = name, kind, about, short, also
         self.key = name.replace("-", "_")
         self.default = _DEFAULTS[kind] if default is None else default
 
@@ -46,13 +49,16 @@ class Options:
 
 
 class Parser:
-    """The flags of one verb. *intermixed*: flags may follow words. *code*: the exit status of a usage error."""
+    """The flags of one verb. *intermixed*: flags may follow words; *least*, *most*: how many words it takes.
+
+    A wrong flag ends with 125 and a wrong number of words with 1, as Docker's programs do.
+    """
 
     def __init__(self, usage: str, about: str, *flags: Flag, intermixed: bool = True, least: int = 0,
-                 most: int | None = None, code: int = 1) -> None:
+                 most: int | None = None) -> None:
         self.usage, self.about, self.flags, self.intermixed = usage, about, flags, intermixed
-        self.least, self.most, self.code = least, most, code
-        self._long = {flag.name: flag for flag in flags}
+        self.least, self.most = least, most
+        self._long = {name: flag for flag in flags for name in (flag.name, *flag.also)}
         self._short = {flag.short: flag for flag in flags if flag.short}
 
     def parse(self, words: list[str]) -> Options:
@@ -82,7 +88,7 @@ class Parser:
         if len(rest) < self.least or (self.most is not None and len(rest) > self.most):
             wanted = f"at least {self.least}" if self.most is None else (
                 f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}")
-            raise Usage(f"{len(rest)} words were given, {wanted} are needed. Usage: slipway {self.usage}", self.code)
+            raise Usage(f"{len(rest)} words were given, {wanted} are needed. Usage: slipway {self.usage}")
         return Options(values, rest, given)
 
     def _read_long(self, word: str, queue: list[str], values: dict[str, Any], given: set[str]) -> None:
@@ -92,7 +98,7 @@ class Parser:
         flag = self._long.get(name)
         if flag is None:
             raise Usage(f"unknown flag --{name}. `slipway {self.usage.split(' [')[0]} --help` lists the flags.",
-                        self.code)
+                        FLAG_ERROR)
         if flag.kind == "switch":
             value = value if explicit else "true"
         elif not explicit:
@@ -107,7 +113,7 @@ class Parser:
                 if letters[0] == "h":
                     self._help()
                 raise Usage(f"unknown flag -{letters[0]} in {word}. `slipway {self.usage.split(' [')[0]} --help` lists "
-                            "the flags.", self.code)
+                            "the flags.", FLAG_ERROR)
             letters = letters[1:]
             if flag.kind != "switch":
                 self._put(flag, letters.removeprefix("=") if letters else self._next(flag, queue), values, given)
@@ -117,7 +123,7 @@ class Parser:
 
     def _next(self, flag: Flag, queue: list[str]) -> str:
         if not queue:
-            raise Usage(f"--{flag.name} needs a value.", self.code)
+            raise Usage(f"--{flag.name} needs a value.", FLAG_ERROR)
         return queue.pop()
 
     def _put(self, flag: Flag, value: str, values: dict[str, Any], given: set[str]) -> None:
@@ -128,10 +134,10 @@ class Parser:
             try:
                 values[flag.key] = int(value)
             except ValueError:
-                raise Usage(f"--{flag.name} takes a whole number, not {value!r}.", self.code) from None
+                raise Usage(f"--{flag.name} takes a whole number, not {value!r}.", FLAG_ERROR) from None
         elif flag.kind == "switch":
             if value.lower() not in ("true", "false", "1", "0", "t", "f"):
-                raise Usage(f"--{flag.name} takes true or false, not {value!r}.", self.code)
+                raise Usage(f"--{flag.name} takes true or false, not {value!r}.", FLAG_ERROR)
             values[flag.key] = value.lower() in ("true", "1", "t")
         else:
             values[flag.key] = value

@@ -52,15 +52,19 @@ def main(words: list[str], address: str) -> int:
     return each(given.words, lambda ref: _act(engine, verb, ref, given))
 
 
-def each(refs: list[str], act: Callable[[str], str]) -> int:
-    """Calls *act* on each, prints what it returns; 1 where one was refused, which is said at once."""
+def each(refs: list[str], act: Callable[[str], str], *, absent: bool = False) -> int:
+    """Calls *act* on each, prints what it returns; 1 where one was refused, which is said at once.
+
+    *absent*: one that is not there is said and is no failure.
+    """
     status = 0
     for ref in refs:
         try:
             print(act(ref), flush=True)
         except Refused as refused:
             print(f"slipway: {ref}: {refused}", file=sys.stderr)
-            status = 1
+            if not (absent and refused.status == 404):
+                status = 1
     return status
 
 

@@ -10,7 +10,6 @@ from app.cli.errors import Usage
 TYPING = False
 if TYPING:
     from collections.abc import Sequence
-    from typing import Any
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -56,6 +55,15 @@ def ago(epoch: float) -> str:
     return f"{span(max(time.time() - epoch, 0))} ago" if epoch > 0 else "N/A"
 
 
+def when(epoch: float, *, rfc: bool = False) -> str:
+    """*epoch* in the zone of here: ``2026-11-24 20:43:43 +0000 UTC``, or as RFC 3339."""
+    moment = time.localtime(epoch)
+    shift = time.strftime("%z", moment)
+    if rfc:
+        return time.strftime("%Y-%m-%dT%H:%M:%S", moment) + ("Z" if shift == "+0000" else f"{shift[:3]}:{shift[3:]}")
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", moment)
+
+
 def epoch_of(text: str) -> float:
     """Seconds since the epoch of an RFC 3339 time; 0 where there is none (Go's year 1)."""
     if not text or text.startswith("0001-"):
@@ -67,12 +75,11 @@ def epoch_of(text: str) -> float:
     return datetime.fromisoformat((head + zone if tail else text).replace("Z", "+00:00")).timestamp()
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns with three spaces between, as Docker's."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    lines = ("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-             for line in (titles, *rows))
-    return "\n".join(lines)
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], least: int = 10) -> str:
+    """Columns as Docker's: three spaces between, *least* wide with them, the last as wide as it is."""
+    widths = [max(least, 3 + max(map(len, column))) for column in zip(titles, *rows, strict=True)]
+    return "\n".join("".join([*(cell.ljust(width) for cell, width in zip(line[:-1], widths[:-1], strict=True)),
+                              line[-1]]) for line in (titles, *rows))
 
 
 def show(rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], wanted: str) -> None:
@@ -90,58 +97,19 @@ def show(rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], wan
     elif wanted.startswith("table "):
         _template_table(rows, columns, wanted.removeprefix("table ").replace("\\t", "\t"))
     else:
+        from app.cli.template import fill
+
         for row in rows:
             print(fill(wanted, row))
 
 
 def _template_table(rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], template: str) -> None:
+    from app.cli.template import fill
+
     titles = {key: title for title, key in columns}
     head = {key: titles.get(key, key.upper()) for key in (rows[0] if rows else titles)}
     lines = [fill(template, row).split("\t") for row in (head, *rows)]
     print(table(lines[0], lines[1:]))
-
-
-def fill(template: str, value: Any) -> str:
-    """*template* with ``{{.Path.To.Field}}`` and ``{{json .Field}}`` filled in from *value*.
-
-    Raises:
-        Usage: more of Go's template language than that, or a field that is not there.
-    """
-    out, rest = [], template.replace("\\n", "\n").replace("\\t", "\t")
-    while "{{" in rest:
-        head, _, tail = rest.partition("{{")
-        inner, closed, rest = tail.partition("}}")
-        if not closed:
-            raise Usage(f"the template {template!r} has a {{{{ without its }}}}.")
-        words = inner.split()
-        as_json = words[:1] == ["json"]
-        path = words[1:] if as_json else words
-        if len(path) != 1 or not path[0].startswith("."):
-            raise Usage(f"templates know {{{{.Field}}}} and {{{{json .Field}}}}; {{{{{inner}}}}} is more than that.")
-        found = _field(value, path[0], template)
-        out += [head, json.dumps(found, ensure_ascii=False) if as_json else _plain(found)]
-    return "".join(out) + rest
-
-
-def _field(value: Any, path: str, template: str) -> Any:
-    for name in filter(None, path.split(".")):
-        if not isinstance(value, dict) or name not in value:
-            raise Usage(f"the template {template!r} names {path}, which is not there.")
-        value = value[name]
-    return value
-
-
-def _plain(value: Any) -> str:
-    """*value* as Go's templates print it."""
-    if value is None:
-        return "<nil>"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + " ".join(map(_plain, value)) + "]"
-    if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{_plain(value[key])}" for key in sorted(value)) + "]"
-    return str(value)
 
 
 def filters(words: Sequence[str]) -> dict[str, list[str]] | None:

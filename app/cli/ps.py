@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.cli.errors import Failure
 from app.cli.flags import Flag, Options, Parser
 from app.cli.http import Engine, quote
-from app.cli.output import ago, cut, filters, short_id, show, size
+from app.cli.output import ago, cut, filters, short_id, show, size, when
 
 TYPING = False
 if TYPING:
@@ -52,7 +52,7 @@ def row(container: dict[str, Any], given: Options) -> dict[str, str]:
         "Image": _image(container, given.no_trunc),
         "Command": f'"{command if given.no_trunc else cut(command, 20)}"',
         "RunningFor": ago(container["Created"]),
-        "CreatedAt": str(container["Created"]),
+        "CreatedAt": when(container["Created"]),
         "Status": container["Status"],
         "State": container.get("State", ""),
         "Ports": ports(container.get("Ports") or []),
