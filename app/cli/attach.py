@@ -30,7 +30,8 @@ def main(words: list[str], address: str) -> int:
         raise Failure(f"{ref} is paused. Let it go on first: `slipway unpause {ref}`.")
     tty = found["Config"]["Tty"]
     stdin = found["Config"]["OpenStdin"] and not given.no_stdin
-    return follow(engine, found["Id"], attach(engine, found["Id"], stdin=stdin, keys=given.detach_keys), wait(engine, found["Id"], "next-exit"),
+    streams = attach(engine, found["Id"], stdin=stdin, keys=given.detach_keys)
+    return follow(engine, found["Id"], streams, wait(engine, found["Id"], "next-exit"),
                   tty=tty, stdin=stdin, keys=given.detach_keys, sig_proxy=given.sig_proxy, started=True)
 
 

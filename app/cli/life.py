@@ -49,7 +49,8 @@ def main(words: list[str], address: str) -> int:
         from app.cli.attach import start_attached
 
         return start_attached(engine, given.words[0], stdin=given.interactive, keys=given.detach_keys)
-    return each(given.words, lambda ref: _act(engine, verb, ref, given))
+    # docker's -f means "let it be gone": one that is not there is no failure.
+    return each(given.words, lambda ref: _act(engine, verb, ref, given), absent=verb == "rm" and given.force)
 
 
 def each(refs: list[str], act: Callable[[str], str], *, absent: bool = False) -> int:
@@ -71,12 +72,7 @@ def each(refs: list[str], act: Callable[[str], str], *, absent: bool = False) ->
 def _act(engine: Engine, verb: str, ref: str, given: Options) -> str:
     path = f"/containers/{quote(ref)}"
     if verb == "rm":
-        try:
-            engine.json("DELETE", path, {"force": given.force, "v": given.volumes})
-        except Refused as refused:
-            # docker's -f means "let it be gone": one that is not there is no failure.
-            if not (given.force and refused.status == 404):
-                raise
+        engine.json("DELETE", path, {"force": given.force, "v": given.volumes})
     elif verb == "wait":
         return str(engine.json("POST", f"{path}/wait")["StatusCode"])
     elif verb in ("stop", "restart"):
