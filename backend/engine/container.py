@@ -16,6 +16,7 @@ from backend.spec import api
 if TYPE_CHECKING:
     from backend.engine.execs import Exec
     from backend.engine.health import Monitor
+    from backend.engine.history import History
     from backend.runtime.cgroups import Cgroup
     from backend.runtime.client import Exit
 
@@ -78,7 +79,7 @@ class Container:
     restart_timer: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     cgroup: Cgroup | None = None
-    last_sample: api.Stats | None = None
+    history: History | None = None
     health: Monitor | None = None
 
     @property

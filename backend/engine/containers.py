@@ -18,6 +18,7 @@ from backend.engine.container import CONDITIONS, Container, PendingAttach, Waite
 from backend.engine.core import Core
 from backend.engine.create import build_record, check_restart, log_limits
 from backend.engine.execs import Execs
+from backend.engine.history import COARSE, FINE, Row
 from backend.engine.launch import check_bind
 from backend.engine.life import Life
 from backend.engine.names import check_name, new_id
@@ -238,15 +239,28 @@ class Containers:
         self._life.tell(container, "top")
         return made
 
-    def stats(self, ref: str) -> api.Stats:
-        """One sample of its resource usage; zeros when it does not run."""
+    def stats(self, ref: str, before: api.Stats | None = None) -> api.Stats:
+        """One sample of its resource usage; zeros when it does not run. *before*: the one before it in a series; the
+        first is compared with what the engine saw for itself in the last seconds."""
         container = self._core.table.get(ref)
         if not container.status.active:
             return stats.empty(container)
         try:
-            return stats.sample(container, self._life.cgroup(container), cpus=self._core.cpus, memory=self._core.memory)
+            return stats.sample(container, self._life.cgroup(container), before or self._life.meter.past(container),
+                                cpus=self._core.cpus, memory=self._core.memory)
         except FileNotFoundError:
             return stats.empty(container)      # it ended between two lines
+
+    async def history(self, ref: str, *, step: int, since: float) -> builtins.list[Row]:
+        """What it used, a row each *step* seconds (1: ten minutes, 10: a day), from *since* (seconds) on."""
+        container = self._core.table.get(ref)
+        if step not in (FINE, COARSE):
+            raise InvalidArgument(f"the step {step} is not kept: usage is kept each {FINE} s (for ten minutes) and "
+                                  f"each {COARSE} s (for a day)")
+        try:
+            return await asyncio.to_thread(self._life.meter.look(container).rows, step, since)
+        except OSError as error:
+            raise ServerError(f"the usage history of {container.name} cannot be read: {error.strerror}") from error
 
     # --- life -------------------------------------------------------------------------------------------------------
     async def start(self, ref: str) -> None:

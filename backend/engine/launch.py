@@ -171,7 +171,7 @@ class Launcher:
         if container.cgroup is not None:
             container.cgroup.close()
             container.cgroup = None
-        container.status.pid, container.last_sample = 0, None
+        container.status.pid = 0
         self._remove_bundle(container.id)
         self._core.images.release(container.id)
 

@@ -15,6 +15,7 @@ from backend.engine.connect import Connector
 from backend.engine.container import Container
 from backend.engine.core import Core, log
 from backend.engine.launch import Launcher, StartFailed
+from backend.engine.meter import Meter
 from backend.engine.signals import signal_number
 from backend.errors import Conflict, EngineError, NotModified, ServerError
 from backend.runtime.cgroups import Cgroup, CgroupError
@@ -33,6 +34,7 @@ class Life:
         self._core = core
         self._launcher = launcher
         self.connector = connector
+        self.meter = Meter(core, self.cgroup)
 
     # --- start ------------------------------------------------------------------------------------------------------
     async def start(self, container: Container) -> None:
@@ -67,6 +69,7 @@ class Life:
         status.exit_code, status.error, status.oom, status.ever_started = 0, "", False, True
         self.keep(container)
         self.tell(container, "start")
+        self.meter.began(container)
         if container.health is not None:
             container.health.begin()
         if container.early_exit is not None:
@@ -103,6 +106,7 @@ class Life:
         status.finished_at = exit_.at
         if not exit_.known:
             status.error = "the engine was not there when it ended: its exit code is not known"
+        self.meter.ended(container)
         if container.health is not None:
             container.health.end()
         for one in list(container.execs.values()):

@@ -33,6 +33,11 @@ class ContainerPaths:
         return f"{self.home}/log"
 
     @property
+    def stats(self) -> str:
+        """The file of its usage over the last day."""
+        return f"{self.home}/usage"
+
+    @property
     def hosts(self) -> str:
         """/etc/hosts."""
         return f"{self.home}/hosts"

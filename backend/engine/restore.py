@@ -69,6 +69,7 @@ async def _adopt_running(core: Core, life: Life, container: Container, seen: Kee
     await core.images.lowers(container.record.image, container.id)
     await life.connector.restore(container)
     life.keep(container)
+    life.meter.began(container)
     if container.health is not None:
         container.health.begin()
 

@@ -27,22 +27,25 @@ def empty(container: Container) -> api.Stats:
     return api.Stats(id=container.id, name=f"/{container.name}")
 
 
-def sample(container: Container, cgroup: Cgroup, *, cpus: int, memory: int) -> api.Stats:
-    """One sample; the one before it, if it was taken in this run, is its `precpu`. Raises FileNotFoundError when the
-    container has just ended."""
+def sample(container: Container, cgroup: Cgroup, before: api.Stats | None, *, cpus: int, memory: int) -> api.Stats:
+    """One sample; what *before* saw is its `precpu`. Raises FileNotFoundError when the container has just ended."""
     found = cgroup.stats()
     made = api.Stats(
         id=container.id, name=f"/{container.name}", read=rfc3339(time.time_ns()),
         pids_stats=api.PidsStats(current=found.pids, limit=found.pids_limit), blkio_stats=_blkio(found),
         cpu_stats=_cpu(found, cpus), memory_stats=_memory(found, memory))
-    before = container.last_sample
     if before is not None:
         made.preread, made.precpu_stats = before.read, before.cpu_stats
     networks = _networks(container)
     if networks:
         made.networks = networks
-    container.last_sample = made
     return made
+
+
+def past(at: int, cpu: int, system: int, cpus: int) -> api.Stats:
+    """A sample of which only the processor time is known, for the first of a series to compare with. Times in ns."""
+    return api.Stats(read=rfc3339(at), cpu_stats=api.CpuStats(
+        cpu_usage=api.CpuUsage(total_usage=cpu), system_cpu_usage=system, online_cpus=cpus))
 
 
 def _cpu(found: CgroupStats, cpus: int) -> api.CpuStats:

@@ -116,6 +116,11 @@ class Cgroup:
         self._layout = layout()
         self._open: dict[str, int] = {}
 
+    @property
+    def v2(self) -> bool:
+        """Whether this machine has the unified hierarchy."""
+        return self._layout.v2
+
     # --- places -----------------------------------------------------------------------------------------------------
     def directory(self, controller: str) -> str:
         """Where *controller* (v1) has this cgroup; v2 has one place."""

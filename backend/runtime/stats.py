@@ -37,6 +37,39 @@ class CgroupStats:
     io_operations: tuple[tuple[int, int, str, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The few counters that a curve needs: `cpu` in ns, `memory` in bytes without inactive page cache."""
+
+    cpu: int
+    memory: int
+    pids: int
+    read: int
+    written: int
+
+
+def usage(group: Cgroup) -> Usage:
+    """A cheap sample: a third of a whole one. Raises :class:`FileNotFoundError` if the cgroup is gone."""
+    v2 = group.v2
+    cpu = group.text("", "cpu.stat") if v2 else group.text("cpuacct", "cpuacct.usage")
+    if not cpu:
+        raise FileNotFoundError(group.path)
+    memory = _int(group.text("memory", "memory.current" if v2 else "memory.usage_in_bytes"))
+    cache = _after(group.text("memory", "memory.stat"), "\ninactive_file " if v2 else "\ntotal_inactive_file ")
+    io = _v2_io(group.text("", "io.stat"))[0] if v2 else _v1_io(
+        group.text("blkio", "blkio.throttle.io_service_bytes_recursive"))
+    return Usage(
+        _after(cpu, "usage_usec ") * 1000 if v2 else _int(cpu), max(0, memory - cache),
+        _int(group.text("pids", "pids.current")), sum(n for _, _, kind, n in io if kind == "read"),
+        sum(n for _, _, kind, n in io if kind == "write"))
+
+
+def _after(text: str, key: str) -> int:
+    """The number that follows *key*; 0 where it does not stand."""
+    at = text.find(key)
+    return _int(text[at + len(key) : text.find("\n", at + len(key))]) if at >= 0 else 0
+
+
 def _pairs(text: str) -> dict[str, int]:
     out: dict[str, int] = {}
     for line in text.splitlines():

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from backend.engine.streams import AttachWish, LogWish
-from backend.errors import InvalidArgument
+from backend.errors import InvalidArgument, NotFound
 from backend.spec import api
 from helper import web
 from helper.call import MULTIPLEXED, RAW_STREAM, Call, Route, answer, empty, stream
@@ -155,7 +155,12 @@ async def stats(call: Call) -> web.StreamResponse:
     while True:
         await out.write(api.encode(sample) + b"\n")
         await asyncio.sleep(1)
-        sample = call.engine.containers.stats(call.path["id"])
+        try:
+            sample = call.engine.containers.stats(call.path["id"], sample)
+        except NotFound:
+            break                          # it has been removed: so ends its stream
+    await out.write_eof()
+    return out
 
 
 ROUTES = [
