@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,8 +109,12 @@ async def stream(call: Call, content_type: str, pieces: AsyncIterator[bytes]) ->
     """An answer that grows, its head sent at once."""
     out = web.StreamResponse(headers={"Content-Type": content_type})
     await out.prepare(call.http)
-    async for piece in pieces:
-        await out.write(piece)
+    try:
+        async for piece in pieces:
+            await out.write(piece)
+    finally:
+        if isinstance(pieces, AsyncGenerator):  # what it holds is let go now, not when it is collected
+            await pieces.aclose()
     await out.write_eof()
     return out
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -362,7 +362,7 @@ class _Whole:
     tags: tuple[str, ...]
 
 
-async def save(store: ImageStore, names: Sequence[tuple[str, Image]]) -> AsyncIterator[bytes]:
+async def save(store: ImageStore, names: Sequence[tuple[str, Image]]) -> AsyncGenerator[bytes]:
     """A tar of images: an OCI layout that carries docker's ``manifest.json`` too. A piece at a time is in memory."""
     images = _wholes(store, names)
     blobs: dict[str, int] = {}

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 
 from backend.errors import NotFound, ServerError
@@ -82,13 +83,28 @@ class BlobStore:
 
     def open(self) -> None:
         """Make the layout's folders and throw away what never became whole."""
-        for folder in ("blobs/sha256", "ingest"):
+        for folder in ("blobs/sha256", "ingest", "trash"):
             os.makedirs(f"{self.root}/{folder}", mode=0o700, exist_ok=True)
         for name in os.listdir(f"{self.root}/ingest"):
             os.unlink(f"{self.root}/ingest/{name}")
+        for name in os.listdir(self.trash):
+            if os.path.isdir(f"{self.trash}/{name}"):
+                shutil.rmtree(f"{self.trash}/{name}")
+            else:
+                os.unlink(f"{self.trash}/{name}")
         marker = f"{self.root}/oci-layout"
         if not os.path.exists(marker):
             replace_file(marker, b'{"imageLayoutVersion":"1.0.0"}')
+
+    @property
+    def trash(self) -> str:
+        """Where things lie that are gone already and not yet off the disk."""
+        return f"{self.root}/trash"
+
+    def throw_away(self, path: str) -> None:
+        """Make a file or folder go at once; :class:`backend.images.garbage.Garbage` takes it off the disk."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, f"{self.trash}/{secrets.token_hex(8)}")
 
     def path(self, digest: str) -> str:
         return f"{self.root}/blobs/{digest.replace(':', '/', 1)}"
@@ -127,15 +143,20 @@ class BlobStore:
             raise NotFound(f"the blob {digest} is damaged on the disk; pull the image again")
         return data
 
-    def pieces(self, digest: str) -> Iterator[bytes]:
-        """The contents in pieces."""
-        with open(self.path(digest), "rb") as blob:
-            while piece := blob.read(_PIECE):
+    def pieces(self, digest: str, start: int = 0, size: int = _PIECE) -> Iterator[bytes]:
+        """The contents from *start* on, in pieces of *size* bytes."""
+        with open(self.path(digest), "rb", 0) as blob:
+            blob.seek(start)
+            while piece := blob.read(size):
                 yield piece
 
+    def is_document(self, digest: str) -> bool:
+        """Whether the blob is small enough and begins like JSON."""
+        with open(self.path(digest), "rb") as blob:
+            return os.fstat(blob.fileno()).st_size <= DOCUMENT_LIMIT and blob.read(16).lstrip()[:1] == b"{"
+
     def remove(self, digest: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path(digest))
+        self.throw_away(self.path(digest))
 
     def all(self) -> list[str]:
         """Every digest that is here."""

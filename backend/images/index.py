@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -18,7 +17,9 @@ log = logging.getLogger("images")
 @dataclass(frozen=True, slots=True)
 class Record:
     """An image as the store keeps it. *names*: full references with tag; *digests*: full names with digest;
-    *manifests*: digests of the manifest and indexes that it came with; *size* of its layers in bytes."""
+    *manifests*: digests of the manifest that it is made by (first) and of all documents that it came with; *tops*: by
+    name, the manifest or index that the name means at its registry; *referrers*: manifests that speak of the image
+    (signatures, attestations); *size* of its layers in bytes."""
 
     id: str
     names: tuple[str, ...] = ()
@@ -28,6 +29,8 @@ class Record:
     tagged: int = 0
     parent: str = ""
     layers: tuple[str, ...] = field(default=())
+    tops: dict[str, str] = field(default_factory=dict)
+    referrers: tuple[str, ...] = ()
 
 
 class References:
@@ -66,7 +69,7 @@ class References:
         self._records.pop(image_id, None)
 
     def _save(self) -> None:
-        replace_file(self._path, json.dumps([msgspec.to_builtins(one) for one in self._records.values()]).encode())
+        replace_file(self._path, msgspec.json.encode(list(self._records.values())))
 
     def all(self) -> list[Record]:
         return list(self._records.values())

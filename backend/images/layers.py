@@ -8,7 +8,6 @@ when it is removed, or at the end.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import tarfile
@@ -159,9 +158,8 @@ class LayerStore:
         """Forget the layer; its tar is the blob store's."""
         folder = self.folder(diff_id)
         self._unmount(f"{folder}/mnt")
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(folder, f"{folder}.new")
-            shutil.rmtree(f"{folder}.new")
+        self._blobs.throw_away(folder)
+        self._locks.pop(diff_id, None)
 
     def _unmount(self, at: str) -> None:
         if at in self._mounted:

@@ -30,7 +30,17 @@ from backend.images.transport import (
     reason,
 )
 from backend.images.types import RegistryAuth, RegistrySettings
-from backend.spec.image import DOCKER_SCHEMA1, DOCUMENT_LIMIT, INDEXES, MANIFESTS, Descriptor, digest_of
+from backend.spec.image import (
+    DOCKER_SCHEMA1,
+    DOCUMENT_LIMIT,
+    INDEXES,
+    MANIFESTS,
+    Descriptor,
+    Manifest,
+    decode_manifest,
+    digest_of,
+    encode,
+)
 from backend.spec.reference import Reference, is_digest
 
 __all__ = ["Endpoint", "Fetched", "Registry", "Stopped", "endpoints", "is_loopback"]
@@ -350,6 +360,23 @@ class Registry:
         if is_digest(digest) and digest != digest_of(data):
             raise ServerError(f"the registry {self.endpoint.host} took the manifest as {digest}, not {digest_of(data)}")
         return "OCI-Subject" in answer.headers
+
+    def enter_referrer(self, data: bytes) -> None:
+        """Enter a manifest in the list of its subject: the tag that stands in where a registry has no referrers API."""
+        manifest = decode_manifest(data)
+        if not isinstance(manifest, Manifest) or manifest.subject is None:
+            return
+        kind = manifest.artifact_type or manifest.config.media_type
+        entry = {"mediaType": manifest.media_type or MANIFESTS[0], "digest": digest_of(data), "size": len(data),
+                 "artifactType": kind, **({"annotations": manifest.annotations} if manifest.annotations else {})}
+        tag = manifest.subject.digest.replace(":", "-", 1)
+        try:
+            old = json.loads(self.manifest(tag).data).get("manifests") or []
+        except (NotFound, ValueError, AttributeError):
+            old = []
+        entries = [one for one in old if isinstance(one, dict) and one.get("digest") != entry["digest"]]
+        index = encode({"schemaVersion": 2, "mediaType": INDEXES[0], "manifests": [*entries, entry]})
+        self.put_manifest(tag, index, INDEXES[0])
 
     # --- failures -----------------------------------------------------------------------------------------------
     def _denied(self, why: str) -> EngineError:

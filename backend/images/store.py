@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import datetime
 import logging
 import platform as machine
@@ -12,10 +13,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from backend.errors import Conflict, InvalidArgument, NotFound
+from backend.errors import InvalidArgument, NotFound
+from backend.images.compress import Compressor
 from backend.images.content import BlobStore
+from backend.images.garbage import Garbage
 from backend.images.index import Record, References
 from backend.images.layers import Form, LayerStore
+from backend.images.naming import familiar, full_name, is_hex, merge
+from backend.images.removal import Removal
 from backend.images.types import (
     Confined,
     HistoryEntry,
@@ -23,10 +28,12 @@ from backend.images.types import (
     ImageUser,
     OnEvent,
     Progress,
+    ProgressLine,
     RegistryAuth,
     RegistrySettings,
     Removed,
 )
+from backend.images.usage import Usage
 from backend.spec.image import (
     OCI_CONFIG,
     OCI_LAYER,
@@ -37,7 +44,6 @@ from backend.spec.image import (
     Manifest,
     Platform,
     decode_config,
-    decode_manifest,
     encode,
 )
 from backend.spec.reference import Reference, is_digest, parse
@@ -67,17 +73,16 @@ class ImageStore:
         self.settings = settings
         self.on_event: OnEvent = _nothing
         self._references = References(f"{root}/references.json")
-        self._held: dict[str, tuple[str, ...]] = {}
+        self.garbage = Garbage(self.blobs, self.layers, self._references)
+        self.usage = Usage(self.blobs, self._references)
+        self.compressor = Compressor(self.blobs)
         self._details: dict[str, ImageConfig] = {}
-        self._busy = 0
-        self._rubbish = False  # something may be collected once nobody holds it
-        self._whole = True  # False: an unreadable record may name blobs, so none is thrown away
-        self._named: dict[str, list[str]] = {}
+        self._images: dict[str, tuple[Record, Image]] = {}
 
     async def open(self) -> None:
         """Read the store; throw away what never became whole."""
         self.blobs.open()
-        self._whole = self._references.open()
+        self.garbage.all_known = self._references.open()
         await self.layers.open()
         for record in self._references.all():
             try:
@@ -85,12 +90,13 @@ class ImageStore:
             except (NotFound, InvalidArgument) as error:
                 log.error("the image %s cannot be read and is left out: %s", record.id, error.message)
                 self._references.forget(record.id)
-                self._whole = False
-        self._collect()
+                self.garbage.all_known = False
+        self.garbage.collect()
 
     async def close(self) -> None:
         """Unmount the layers; containers that run keep theirs."""
         await self.layers.close()
+        await self.garbage.close()
 
     # -- finding -------------------------------------------------------------------------------------------------
     def get(self, name: str) -> Image:
@@ -101,7 +107,7 @@ class ImageStore:
         """
         record = self._find(name)
         if record is None:
-            shown = name if is_digest(name) or _is_hex(name) else _familiar(name)
+            shown = name if is_digest(name) or is_hex(name) else familiar(name)
             raise NotFound(f"No such image: {shown}")
         return self._image(record)
 
@@ -121,11 +127,11 @@ class ImageStore:
             if reference.digest:
                 found = self._references.by_name(f"{reference.repository}@{reference.digest}")
             else:
-                found = self._references.by_name(_full(reference))
+                found = self._references.by_name(full_name(reference))
             if found is not None:
                 return found
         hexes = name.removeprefix("sha256:")
-        if not _is_hex(hexes):
+        if not is_hex(hexes):
             return None
         fitting = [one for one in self._references.all() if one.id.partition(":")[2].startswith(hexes)]
         if len(fitting) > 1 and len(hexes) >= _SHORTEST_PREFIX:
@@ -133,6 +139,24 @@ class ImageStore:
         return fitting[0] if len(fitting) == 1 and len(hexes) >= _SHORTEST_PREFIX else None
 
     def _image(self, record: Record) -> Image:
+        """The image of a record: made once for each state of it."""
+        known = self._images.get(record.id)
+        if known is None or known[0] is not record:
+            known = self._images[record.id] = record, self._make_image(record)
+        return known[1]
+
+    def records(self) -> builtins.list[Record]:
+        """What the store keeps of all images."""
+        return self._references.all()
+
+    def record(self, image_id: str) -> Record:
+        """What the store keeps of an image. Raises :class:`NotFound`."""
+        record = self._references.get(image_id)
+        if record is None:
+            raise NotFound(f"No such image: {image_id}")
+        return record
+
+    def _make_image(self, record: Record) -> Image:
         details = self._details.get(record.id)
         if details is None:
             details = self._details[record.id] = decode_config(self.blobs.read(record.id))
@@ -175,13 +199,12 @@ class ImageStore:
             if not self.layers.has(layer):
                 await self.layers.prepare(layer)
         found = tuple(self.layers.directory(layer) for layer in reversed(record.layers))
-        self._held[holder] = record.layers
+        self.garbage.hold(holder, record.layers)
         return found or (self.layers.empty,)
 
     def release(self, holder: str) -> None:
         """*holder* needs its layers no longer."""
-        if self._held.pop(holder, None) is not None and self._rubbish:
-            self._collect()
+        self.garbage.release(holder)
 
     # -- making --------------------------------------------------------------------------------------------------
     async def pull(
@@ -190,13 +213,69 @@ class ImageStore:
         """Fetch an image from its registry. Cancelling drops what is half there, never a whole blob."""
         from backend.images.transfer import Pull  # requests and its libraries: only who pulls needs them
 
-        self._busy += 1
-        try:
+        with self.garbage.busy():
             image = await Pull(self, parse(reference), platform, auth, progress).run()
-        finally:
-            self._arrived()
         self.on_event("pull", parse(reference).with_default_tag().familiar, {"name": parse(reference).familiar_name})
         return image
+
+    async def push(
+        self, repository: str, tag: str, *, auth: RegistryAuth | None, progress: Progress,
+        platform: Platform | None = None,
+    ) -> None:
+        """Bring the image *repository*:*tag* to its registry; "" = all tags there are; ``sha256:...`` = by digest.
+
+        Raises:
+            NotFound: there is no such image, with docker's words for it.
+            EngineError: what the registry says.
+        """
+        from backend.images.push import Push
+
+        target = parse(repository)
+        with self.garbage.busy():
+            progress(ProgressLine(status=f"The push refers to repository [{target.repository}]"))
+            records = self._to_push(target, tag, platform)
+            await Push(self, target, auth, progress).run(records)
+        for which, record in records:
+            name = Reference(target.registry, target.path, which).familiar if ":" not in which else record.id
+            self.on_event("push", name, {"name": target.familiar_name})
+
+    def _to_push(
+        self, target: Reference, tag: str, platform: Platform | None
+    ) -> builtins.list[tuple[str, Record]]:
+        """The tags that are pushed, with their images."""
+        if tag:
+            if is_digest(tag):
+                found = self._references.by_name(f"{target.repository}@{tag}")
+            else:
+                found = self._references.by_name(f"{target.repository}:{tag}")
+            if found is None:
+                raise NotFound(f"An image does not exist locally with the tag: {target.familiar_name}")
+            self.check_platform(self._image(found), f"{target.familiar_name}:{tag}", platform)
+            return [(tag, found)]
+        prefix = f"{target.repository}:"
+        rows = [(name.removeprefix(prefix), one) for one in self._references.all() for name in one.names
+                if name.startswith(prefix)]
+        if not rows:
+            raise NotFound(f"An image does not exist locally with the tag: {target.familiar_name}")
+        return sorted(rows, key=lambda row: row[0])
+
+    def check_platform(self, image: Image, name: str, platform: Platform | None) -> None:
+        """Raises :class:`NotFound` where the image is for another platform than *platform*."""
+        has = Platform(image.details.os, image.details.architecture, image.details.variant or "")
+        if platform is not None and not platform.fits(has):
+            raise NotFound(
+                f"image with reference {name} was found but its platform ({has}) does not match the specified "
+                f"platform ({platform})"
+            )
+
+    def pushed(self, image_id: str, name: str, digest: str, documents: Sequence[str]) -> None:
+        """Note that *name* now means the last of *documents* at its registry; *digest*: the full name with digest."""
+        record = self.record(image_id)
+        plain = [one for one in documents if self.garbage.named_by(one)[:1] == (image_id,)]
+        tops = {**record.tops, digest: documents[-1], **({name: documents[-1]} if name in record.names else {})}
+        self._references.put(replace(
+            record, digests=merge(record.digests, [digest]), tops=tops,
+            manifests=merge([*plain, *documents], record.manifests)))
 
     async def load(
         self, source: AsyncIterator[bytes], *, progress: Progress, quiet: bool = False
@@ -204,11 +283,8 @@ class ImageStore:
         """Take in the images of a tar (docker's or an OCI layout); what it loaded, as names or IDs."""
         from backend.images.archive import load
 
-        self._busy += 1
-        try:
+        with self.garbage.busy():
             loaded = await load(self, source, progress, quiet)
-        finally:
-            self._arrived()
         for name in loaded:
             self.on_event("load", self.get(name).id, {"name": name})
         return loaded
@@ -220,7 +296,14 @@ class ImageStore:
         found = [(name, self.get(name)) for name in names]
         for _, image in found:
             self.on_event("save", image.id, {"name": image.id})
-        return save(self, found)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            with self.garbage.busy():
+                async with contextlib.aclosing(save(self, found)) as made:
+                    async for piece in made:
+                        yield piece
+
+        return pieces()
 
     async def import_(
         self,
@@ -237,8 +320,7 @@ class ImageStore:
 
         target = parse(reference).with_default_tag() if reference else None
         defaults = apply(changes)
-        self._busy += 1
-        try:
+        with self.garbage.busy():
             layer = await spool(self, source)
             image = await self._single_layer(
                 layer,
@@ -246,8 +328,6 @@ class ImageStore:
                 platform or host_platform(),
                 target,
             )
-        finally:
-            self._arrived()
         self.on_event("import", image.id, {"name": target.familiar if target else image.id})
         return image
 
@@ -264,21 +344,12 @@ class ImageStore:
                 return new.commit()
 
         target = parse(reference).with_default_tag()
-        self._busy += 1
-        try:
+        with self.garbage.busy():
             layer = await asyncio.to_thread(store)
-            old = self._references.by_name(_full(target))
+            old = self._references.by_name(full_name(target))
             if old is not None and old.layers == (layer,):
                 return self._image(old)
             return await self._single_layer(layer, config, host_platform(), target)
-        finally:
-            self._arrived()
-
-    def _arrived(self) -> None:
-        """What came is whole or gone; what was removed meanwhile can be collected."""
-        self._busy -= 1
-        if self._rubbish:
-            self._collect()
 
     async def _single_layer(self, layer: str, more: dict[str, Any], wish: Platform, target: Reference | None) -> Image:
         now = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
@@ -292,7 +363,7 @@ class ImageStore:
             "rootfs": {"type": "layers", "diff_ids": [layer]},
             "history": [{"created": now, **({"comment": comment} if comment else {})}],
         }
-        return await self.add(encode(document), [layer], names=[_full(target)] if target else [])
+        return await self.add(encode(document), [layer], names=[full_name(target)] if target else [])
 
     async def add(
         self,
@@ -302,8 +373,10 @@ class ImageStore:
         names: Sequence[str] = (),
         digests: Sequence[str] = (),
         manifests: Sequence[str] = (),
+        referrers: Sequence[str] = (),
     ) -> Image:
-        """Make an image of blobs that are here visible, its layers ready; *layers* are diff IDs, lowest first.
+        """Make an image of blobs that are here visible, its layers ready; *layers* are diff IDs, lowest first;
+        *manifests*: the one that it is made by, then the indexes above it; *referrers*: what speaks of it.
 
         Raises:
             InvalidArgument: the configuration names other layers, or one of them is hostile.
@@ -319,13 +392,15 @@ class ImageStore:
         old = self._references.get(identity)
         record = Record(
             identity,
-            _merge(old.names if old else (), names),
-            _merge(old.digests if old else (), digests),
-            _merge(manifests, old.manifests if old else ()),
+            merge(old.names if old else (), names),
+            merge(old.digests if old else (), digests),
+            merge(manifests, old.manifests if old else ()),
             sum(self.blobs.size(one) for one in layers),
             time.time_ns(),
             old.parent if old else "",
             tuple(layers),
+            {**(old.tops if old else {}), **dict.fromkeys((*names, *digests), manifests[-1])},
+            merge(referrers, old.referrers if old else ()),
         )
         self._references.put(record)
         return self._image(record)
@@ -349,8 +424,19 @@ class ImageStore:
             raise InvalidArgument("refusing to create a tag with a digest reference")
         record = self._references.get(image.id)
         assert record is not None
-        self._references.put(replace(record, names=_merge(record.names, [_full(target)]), tagged=time.time_ns()))
+        full = full_name(target)
+        tops = {**record.tops, full: record.tops.get(self._meant(name), record.manifests[0])}
+        names = merge(record.names, [full])
+        self._references.put(replace(record, names=names, tagged=time.time_ns(), tops=tops))
         self.on_event("tag", image.id, {"name": target.familiar})
+
+    def _meant(self, name: str) -> str:
+        """The full name that *name* is short for; "" where it is an ID."""
+        try:
+            reference = parse(name)
+        except InvalidArgument:
+            return ""
+        return f"{reference.repository}@{reference.digest}" if reference.digest else full_name(reference)
 
     async def remove(
         self, name: str, *, force: bool, prune: bool, users: Callable[[str], Sequence[ImageUser]]
@@ -361,133 +447,10 @@ class ImageStore:
             Conflict: it is in use, with docker's words for it.
             NotFound: ``No such image: ...``
         """
-        image = self.get(name)
-        record = self._references.get(image.id)
-        assert record is not None
-        using = list(users(image.id))
-        by_id = not _names_record(name, record)
-        running = next((one for one in using if one.running), None)
-        if by_id:
-            self._refuse_by_id(image, record, using, running, force)
-            going = [*record.names, *record.digests]
-        else:
-            target = parse(name)
-            full = f"{target.repository}@{target.digest}" if target.digest else _full(target)
-            left = [one for one in record.names if one != full]
-            if not left and using and not force:
-                raise Conflict(
-                    f'conflict: unable to remove repository reference "{_familiar(name)}" (must force) - '
-                    f"container {using[0].id[:12]} is using its referenced image {image.id[7:19]}"
-                )
-            going = [full] if left else [full, *record.digests]
-            if left:  # the digest stays as long as its repository has a name
-                going += [
-                    one
-                    for one in record.digests
-                    if not any(parse(other).repository == parse(one).repository for other in left)
-                ]
-        out = []
-        for each in dict.fromkeys(going):
-            out.append(Removed(untagged=parse(each).familiar))
-            self.on_event("untag", image.id, {"name": image.id})
-        record = replace(
-            record,
-            names=tuple(one for one in record.names if one not in going),
-            digests=tuple(one for one in record.digests if one not in going),
-        )
-        if record.names or record.digests or using:
-            self._references.put(record)
-            return out
-        return out + self._delete(record)
+        return Removal(self, self._references).remove(name, users, force=force)
 
-    def _refuse_by_id(
-        self, image: Image, record: Record, using: Sequence[ImageUser], running: ImageUser | None, force: bool
-    ) -> None:
-        short = image.id[7:19]
-        if running is not None:
-            raise Conflict(
-                f"conflict: unable to delete {short} (cannot be forced) - image is being used by running "
-                f"container {running.id[:12]}"
-            )
-        if force:
-            return
-        if using:
-            raise Conflict(
-                f"conflict: unable to delete {short} (must be forced) - image is being used by stopped "
-                f"container {using[0].id[:12]}"
-            )
-        if len(record.names) > 1:
-            raise Conflict(
-                f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
-            )
-
-    def _delete(self, record: Record) -> builtins.list[Removed]:
-        self._references.remove(record.id)
-        self._details.pop(record.id, None)
-        self.on_event("delete", record.id, {"name": record.id})
-        gone = [Removed(deleted=record.id)]
-        kept = {layer for one in self._references.all() for layer in one.layers}
-        gone += [Removed(deleted=layer) for layer in reversed(record.layers) if layer not in kept]
-        self._collect()
-        return gone
-
-    def _collect(self) -> None:
-        """Remove the blobs and layers that no image and no container needs. Not while something arrives."""
-        self._rubbish = True
-        if self._busy or not self._whole:
-            return
-        self._rubbish = bool(self._held)
-        keep = {layer for held in self._held.values() for layer in held}
-        layers = set(keep)
-        for record in self._references.all():
-            layers.update(record.layers)
-            keep.update((record.id, *record.layers, *record.manifests))
-            for manifest in record.manifests:
-                keep.update(self._named_by(manifest))
-        for layer in self.layers.all():
-            if layer not in layers:
-                self.layers.remove(layer)
-        for digest in self.blobs.all():
-            if digest not in keep:
-                self.blobs.remove(digest)
-
-    def _named_by(self, manifest: str) -> builtins.list[str]:
-        """The blobs that a manifest of the store names."""
-        if manifest not in self._named:
-            try:
-                found = decode_manifest(self.blobs.read(manifest))
-            except (NotFound, InvalidArgument) as error:
-                log.error("the manifest %s cannot be read: %s", manifest, error.message)
-                return []
-            self._named[manifest] = [one.digest for one in found.layers] if isinstance(found, Manifest) else []
-        return self._named[manifest]
-
-
-def _merge(first: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*first, *more)))
-
-
-def _full(reference: Reference) -> str:
-    """The name under which the store keeps *reference*."""
-    tagged = reference.with_default_tag()
-    return f"{tagged.repository}:{tagged.tag}"
-
-
-def _is_hex(text: str) -> bool:
-    return bool(text) and all(one in "0123456789abcdef" for one in text)
-
-
-def _familiar(name: str) -> str:
-    try:
-        return parse(name).with_default_tag().familiar
-    except InvalidArgument:
-        return name
-
-
-def _names_record(name: str, record: Record) -> bool:
-    """Whether *name* is one of the record's references, rather than its ID."""
-    try:
-        reference = parse(name)
-    except InvalidArgument:
-        return False
-    return _full(reference) in record.names or f"{reference.repository}@{reference.digest}" in record.digests
+    def gone(self, image_id: str) -> None:
+        """Forget what was remembered of an image that is no more, and collect what it leaves."""
+        self._details.pop(image_id, None)
+        self._images.pop(image_id, None)
+        self.garbage.collect()

@@ -183,19 +183,11 @@ class Pull:
             raise InvalidArgument(f"the image has {len(manifest.layers)} layers; at most {_LAYER_LIMIT} can be stacked")
         if details.os not in ("", "linux"):
             raise InvalidArgument(f'image operating system "{details.os}" cannot be used on this platform')
-        wish = self._platform
-        if (
-            wish is not None
-            and details.architecture
-            and (
-                wish.architecture != details.architecture
-                or (wish.variant and details.variant and wish.variant != details.variant)
-            )
-        ):
-            has = Platform(details.os, details.architecture, details.variant or "")
+        has = Platform(details.os, details.architecture, details.variant or "")
+        if self._platform is not None and not self._platform.fits(has):
             raise NotFound(
                 f"image with reference {self._reference.familiar} was found but its platform ({has}) does not "
-                f"match the specified platform ({wish})"
+                f"match the specified platform ({self._platform})"
             )
 
     # --- layers -------------------------------------------------------------------------------------------------

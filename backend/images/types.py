@@ -68,10 +68,13 @@ class ProgressLine:
     current: int = 0
     total: int = 0
     stream: str = ""
+    aux: dict[str, Any] | None = None
 
     def wire(self) -> dict[str, Any]:
         """As JSON on the wire."""
         out: dict[str, Any] = {}
+        if self.aux is not None:
+            return {"progressDetail": {}, "aux": self.aux}
         if self.stream:
             out["stream"] = self.stream
         if self.status:

@@ -41,6 +41,11 @@ class Platform:
     architecture: str
     variant: str = ""
 
+    def fits(self, other: Platform) -> bool:
+        """Whether what is for *other* is what was asked for; what either leaves open fits."""
+        return all(not mine or not theirs or mine == theirs for mine, theirs in (
+            (self.os, other.os), (self.architecture, other.architecture), (self.variant, other.variant)))
+
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
@@ -73,13 +78,16 @@ class Descriptor(Struct, frozen=True, omit_defaults=True):
     urls: list[str] | None = None
 
 
-class Manifest(Struct):
+class Manifest(Struct, omit_defaults=True):
     """One image for one platform."""
 
     config: Descriptor
     layers: list[Descriptor]
     media_type: str = field(name="mediaType", default="")
     schema_version: int = field(name="schemaVersion", default=2)
+    artifact_type: str | None = field(name="artifactType", default=None)
+    subject: Descriptor | None = None
+    annotations: dict[str, str] | None = None
 
 
 class Index(Struct):
