@@ -11,10 +11,11 @@ import msgspec
 
 from backend.client.connection import Connection, Filters
 from backend.client.hijack import Stream, hijack
-from backend.errors import ServerError
+from backend.errors import InvalidArgument, ServerError
 from backend.spec import api
 from backend.spec.api.usage import Usage
 from backend.spec.api.wire import decode
+from backend.spec.reference import parse
 
 
 def _enc(ref: str) -> str:
@@ -287,6 +288,7 @@ class Client:
     async def pull_image(self, reference: str, *, platform: str = "", auth: str = "") -> AsyncIterator[Progress]:
         """Pulls; *auth* is the value of X-Registry-Auth. Closing the iterator cancels. A failure is raised."""
         headers = {"X-Registry-Auth": auth} if auth else None
+        reference = _one_tag(reference)
         lines = self.connection.lines(
             "POST", "/images/create", headers=headers, query={"fromImage": reference, "platform": platform or None}
         )
@@ -360,3 +362,12 @@ class Client:
 
     async def remove_volume(self, name: str, *, force: bool = False) -> None:
         await self.connection.send("DELETE", f"/volumes/{_enc(name)}", query={"force": force})
+
+
+def _one_tag(reference: str) -> str:
+    """*reference* with ``latest`` where it names neither tag nor digest: to an engine that would mean all tags."""
+    try:
+        named = parse(reference)
+    except InvalidArgument:
+        return reference  # the engine says what is wrong with it
+    return reference if named.tag or named.digest else f"{reference}:latest"

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-import re
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import IO, TYPE_CHECKING
 
 from backend.engine import builtin
-from backend.engine.clock import parse_time, rfc3339
+from backend.engine.clock import parse_time
 from backend.engine.core import Core
+from backend.engine.imageviews import ImageViews, created
 from backend.errors import Conflict, EngineError, InvalidArgument
 from backend.images.types import Image, ImageUser, Progress, ProgressLine, RegistryAuth, RegistrySettings
 from backend.spec import api
 from backend.spec.filters import Filters
 from backend.spec.image import Platform, parse_platform
+from backend.spec.reference import parse
 
 if TYPE_CHECKING:
     from backend.images import ImageStore
     from backend.runtime.client import Keeper
 
-LIST_KEYS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
+SEARCH_KEYS = frozenset({"is-automated", "is-official", "stars"})
 PRUNE_KEYS = frozenset({"dangling", "label", "label!", "until"})
 _BUILTIN_NAMES = frozenset({"slipway/welcome", "slipway/welcome:latest", "docker.io/slipway/welcome",
                             "docker.io/slipway/welcome:latest"})
@@ -45,6 +46,7 @@ class Images:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._store = core.images
+        self._views = ImageViews(core)
         core.images.on_event = self._tell
 
     def _tell(self, action: str, identity: str, attributes: dict[str, str]) -> None:
@@ -56,78 +58,70 @@ class Images:
 
     # --- views ------------------------------------------------------------------------------------------------------
     def list(self, *, all: bool = False, filters: Filters | None = None, shared_size: bool = False,
-             digests: bool = False) -> builtins.list[api.ImageSummary]:
+             digests: bool = False, manifests: bool = False) -> builtins.list[api.ImageSummary]:
         """Rows of a list, newest first. *all*: with the parts that builds left. *digests* is always told."""
-        chosen = filters or Filters()
-        chosen.check(LIST_KEYS)
-        dangling = chosen.flag("dangling")
-        before = [_created(self._store.get(name)) for name in chosen.get("before")]
-        since = [_created(self._store.get(name)) for name in chosen.get("since")]
-        until = min((parse_time(text, time.time_ns()) for text in chosen.get("until")), default=0)
-        parents = {one.parent for one in self._store.list()}
-        rows = []
-        for one in sorted(self._store.list(), key=_created, reverse=True):
-            created = _created(one)
-            if (before and created >= min(before)) or (since and created <= max(since)) or (until and created > until):
-                continue
-            if dangling is not None and dangling != (not one.references):
-                continue
-            if not all and not one.references and not one.digests and one.id in parents:
-                continue
-            references = _matching(one, chosen.get("reference"))
-            if references is None or not chosen.labels(one.config.labels):
-                continue
-            rows.append(self._summary(one, references, shared_size=shared_size))
-        return rows
-
-    def _summary(self, one: Image, references: Sequence[str], *, shared_size: bool) -> api.ImageSummary:
-        return api.ImageSummary(
-            id=one.id, parent_id=one.parent, repo_tags=builtins.list(references),
-            repo_digests=builtins.list(one.digests), created=_created(one) // 1_000_000_000, size=one.size,
-            labels=one.config.labels or None,
-            shared_size=self._shared(one) if shared_size else -1, containers=len(self._users(one.id)))
-
-    def _shared(self, one: Image) -> int:
-        """Bytes that an image shares with others, as far as whole layers say it."""
-        others = [set(other.layers) for other in self._store.list() if other.id != one.id]
-        return one.size if any(set(one.layers) <= layers for layers in others) else 0
+        return self._views.list(all=all, filters=filters or Filters(), shared_size=shared_size, manifests=manifests)
 
     def layers_size(self) -> int:
-        """Bytes of all layers, each once (as far as the images tell: the largest of those that share all)."""
-        seen: set[tuple[str, ...]] = set()
-        total = 0
-        for one in self._store.list():
-            if one.layers not in seen:
-                seen.add(one.layers)
-                total += one.size
-        return total
+        """Bytes of all layers, each once."""
+        return self._store.usage.sizes().total
 
-    def inspect(self, name: str) -> api.ImageInspect:
-        """One image."""
-        one = self._store.get(name)
-        details = one.details
-        return api.ImageInspect(
-            id=one.id, repo_tags=builtins.list(one.references), repo_digests=builtins.list(one.digests),
-            parent=one.parent, comment=details.comment or "", created=details.created,
-            docker_version=details.docker_version or "", author=details.author or "", config=details.config,
-            architecture=details.architecture, variant=details.variant or api.UNSET, os=details.os, size=one.size,
-            graph_driver=api.GraphDriver(data={}), root_fs=api.RootFs(layers=builtins.list(one.layers)),
-            metadata=api.ImageMetadata(last_tag_time=rfc3339(one.tagged)))
+    def inspect(self, name: str, *, manifests: bool = False, platform: str = "") -> api.ImageInspect:
+        """One image. *platform*: what it must be for. Raises :class:`NotFound`."""
+        self._store.check_platform(self._store.get(name), name, _platform(platform))
+        return self._views.inspect(name, manifests=manifests)
 
-    def history(self, name: str) -> builtins.list[api.HistoryItem]:
-        """How an image was made, newest step first."""
-        return [api.HistoryItem(id=one.id or "<missing>", created=_time(one.created) // 1_000_000_000,
-                                created_by=one.created_by, tags=builtins.list(one.tags) or None, size=one.size,
-                                comment=one.comment) for one in self._store.history(name)]
+    def history(self, name: str, *, platform: str = "") -> builtins.list[api.HistoryItem]:
+        """How an image was made, newest step first. Raises :class:`NotFound`."""
+        self._store.check_platform(self._store.get(name), name, _platform(platform))
+        return self._views.history(name)
+
+    # --- registries -------------------------------------------------------------------------------------------------
+    async def push(self, repository: str, tag: str, *, platform: str = "", auth: RegistryAuth | None = None,
+                   progress: Progress) -> None:
+        """Bring *repository*:*tag* to its registry; no tag = all tags of the repository."""
+        await self._store.push(repository, tag, platform=_platform(platform), auth=auth, progress=progress)
+
+    async def distribution(self, name: str, auth: RegistryAuth | None) -> api.DistributionInspect:
+        """What *name* means at its registry, not here."""
+        from backend.images import remote
+
+        found, platforms = await asyncio.to_thread(remote.describe, parse(name), auth, self._store.settings)
+        return api.DistributionInspect(
+            descriptor=api.Descriptor(media_type=found.media_type, digest=found.digest, size=found.size),
+            platforms=[api.Platform(architecture=one.architecture, os=one.os, variant=one.variant or api.UNSET)
+                       for one in platforms])
+
+    async def search(self, term: str, limit: int, filters: Filters,
+                     auth: RegistryAuth | None) -> builtins.list[api.SearchResult]:
+        """Repositories of a registry that has a search, the most starred first."""
+        from backend.images import remote
+
+        filters.check(SEARCH_KEYS)
+        stars = max((_whole(text) for text in filters.get("stars")), default=0)
+        official, automated = filters.flag("is-official"), filters.flag("is-automated")
+        found = await asyncio.to_thread(remote.search, term, limit, auth, self._store.settings)
+        return [api.SearchResult(name=one.name, description=one.description, is_official=one.official,
+                                 is_automated=one.automated, star_count=one.stars)
+                for one in found if one.stars >= stars and official in (None, one.official)
+                and automated in (None, one.automated)]
 
     # --- getting and giving -----------------------------------------------------------------------------------------
     async def pull(self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None,
                    progress: Progress) -> None:
-        """Pull an image; the built-in one is made here and now."""
+        """Pull an image, all tags where *reference* names none; the built-in one is made here and now."""
         if reference in _BUILTIN_NAMES:
             await self._make_builtin(progress)
             return
-        await self._store.pull(reference, platform=_platform(platform), auth=auth, progress=progress)
+        wish, meant = _platform(platform), parse(reference)
+        references = [reference]
+        if not meant.tag and not meant.digest:
+            from backend.images import remote
+
+            tags = await asyncio.to_thread(remote.all_tags, meant, auth, self._store.settings)
+            references = [f"{meant.repository}:{tag}" for tag in tags]
+        for one in references:
+            await self._store.pull(one, platform=wish, auth=auth, progress=progress)
 
     async def _make_builtin(self, progress: Progress) -> None:
         from backend.engine.system import go_arch
@@ -183,7 +177,7 @@ class Images:
         report = api.ImagesPruned(images_deleted=[])
         for one in self._store.list():
             labels = one.config.labels
-            if (only_dangling and one.references) or (until and _created(one) > until) or not (
+            if (only_dangling and one.references) or (until and created(one) > until) or not (
                     chosen.labels(labels) and chosen.no_labels(labels)):
                 continue
             await self._prune_one(one, report)
@@ -196,6 +190,7 @@ class Images:
         names = builtins.list(one.references) or [one.id]
         if users:
             names = names[:-1] if one.references else []
+        freed = self._store.usage.freed_by(self._store.record(one.id))
         for name in names:
             try:
                 removed = await self.remove(name)
@@ -203,7 +198,7 @@ class Images:
                 continue                     # something else holds it
             report.images_deleted += removed
             if any(item.deleted for item in removed):
-                report.space_reclaimed += one.size
+                report.space_reclaimed += freed
 
 
 def _write(file: IO[bytes], data: bytes) -> None:
@@ -215,31 +210,7 @@ def _platform(text: str) -> Platform | None:
     return parse_platform(text) if text else None
 
 
-def _time(text: str | None) -> int:
-    try:
-        return parse_time(text, 0) if text else 0
-    except InvalidArgument:
-        return 0                             # an image may say anything
-
-
-def _created(one: Image) -> int:
-    return _time(one.details.created)
-
-
-def _matching(one: Image, patterns: Sequence[str]) -> builtins.list[str] | None:
-    """The references of an image that match `reference` filters; None: it is not shown."""
-    if not patterns:
-        return builtins.list(one.references)
-    found = [name for name in one.references for pattern in patterns if _glob(pattern, name)]
-    by_digest = any(_glob(pattern, name) for name in one.digests for pattern in patterns)
-    return builtins.list(dict.fromkeys(found)) if found or by_digest else None
-
-
-def _glob(pattern: str, name: str) -> bool:
-    """Docker's match of a familiar name: a star stops at a slash; a pattern without a tag means all tags."""
-    parts = []
-    for piece in re.findall(r"\*+|\?|[^*?]+", pattern):
-        parts.append("[^/]*" if piece.startswith("*") else "[^/]" if piece == "?" else re.escape(piece))
-    rule = re.compile("".join(parts))
-    repository = name.partition("@")[0] if "@" in name else name.rpartition(":")[0]
-    return rule.fullmatch(name) is not None or rule.fullmatch(repository) is not None
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise InvalidArgument(f"invalid filter 'stars={text[:40]}': a whole number is expected")
+    return int(text)

@@ -27,7 +27,6 @@ from backend.spec.image import (
     Index,
     Manifest,
     decode_manifest,
-    digest_of,
     encode,
 )
 from backend.spec.reference import Reference, parse
@@ -116,25 +115,21 @@ class Push:
         if which.startswith("sha256:") and which not in record.manifests:
             raise NotFound(f"the image has no manifest {which} that could be pushed")
         documents = await self._thread(whole, store, top)
-        if documents is not None and top != self._own(record):
+        if documents is not None and top != self._store.own_digest(record):
             return self._pack(record, documents)
         note = ""
         single = await self._thread(self._single, record)
         if single is None:
             single = await self._made(record)
-        elif top != single:
+        elif isinstance(decode_manifest(self._store.blobs.read(top)), Index):
             platform = store.get(record.id).details
             note = (f"Only {platform.os}/{platform.architecture} of this multi-platform image is here: its manifest "
                     f"is pushed alone")
         return self._pack(record, (single,), note)
 
-    def _own(self, record: Record) -> str:
-        """The digest of the manifest that we made of uncompressed layers: good for us, not for the wire."""
-        return digest_of(self._store.own_manifest(record.id, record.layers))
-
     def _single(self, record: Record) -> str | None:
         """A manifest of the image that came from elsewhere and is complete."""
-        own = self._own(record)
+        own = self._store.own_digest(record)
         for digest in record.manifests:
             if digest == own or whole(self._store, digest) is None:
                 continue
@@ -145,8 +140,6 @@ class Push:
 
     async def _made(self, record: Record) -> str:
         """A manifest of the image with its layers compressed."""
-        for layer in record.layers:
-            self._tell(ProgressLine(status="Preparing", id=_short(layer)))
         forms = await self._together([self._compress(layer) for layer in record.layers])
         config = Descriptor(DOCKER_CONFIG, record.id, self._store.blobs.size(record.id))
         data = encode({"schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": config, "layers": forms})

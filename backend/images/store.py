@@ -27,6 +27,7 @@ from backend.images.types import (
     Image,
     ImageUser,
     OnEvent,
+    Part,
     Progress,
     ProgressLine,
     RegistryAuth,
@@ -44,6 +45,7 @@ from backend.spec.image import (
     Manifest,
     Platform,
     decode_config,
+    digest_of,
     encode,
 )
 from backend.spec.reference import Reference, is_digest, parse
@@ -145,6 +147,12 @@ class ImageStore:
             known = self._images[record.id] = record, self._make_image(record)
         return known[1]
 
+    def parts(self, image_id: str) -> builtins.list[Part]:
+        """The manifests that an image's names stand for."""
+        from backend.images.parts import parts
+
+        return parts(self, self.record(image_id))
+
     def records(self) -> builtins.list[Record]:
         """What the store keeps of all images."""
         return self._references.all()
@@ -231,6 +239,8 @@ class ImageStore:
         from backend.images.push import Push
 
         target = parse(repository)
+        tag = tag or target.tag
+        target = Reference(target.registry, target.path)
         with self.garbage.busy():
             progress(ProgressLine(status=f"The push refers to repository [{target.repository}]"))
             records = self._to_push(target, tag, platform)
@@ -404,6 +414,10 @@ class ImageStore:
         )
         self._references.put(record)
         return self._image(record)
+
+    def own_digest(self, record: Record) -> str:
+        """The digest of the manifest that we made of an image's uncompressed layers: good here, not on the wire."""
+        return digest_of(self.own_manifest(record.id, record.layers))
 
     def own_manifest(self, identity: str, layers: Sequence[str]) -> bytes:
         """The manifest of an image that came without one: its layers as they lie here, uncompressed."""

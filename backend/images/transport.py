@@ -79,7 +79,8 @@ class Transport:
         self._scopes = tuple(scopes)
         self._stop = stop
         self._authorization = ""
-        self._lock = threading.Lock()
+        self._signing_in = threading.Lock()  # held while a token is fetched, so that one is fetched for all threads
+        self._pools_lock = threading.Lock()
         self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
         self._timeout = urllib3.Timeout(connect=_CONNECT, read=settings.stall)
         known, until = _schemes.get(endpoint.host, ("", 0.0))
@@ -193,7 +194,7 @@ class Transport:
         parts = urlsplit(url)
         proxy = proxy_for(url, self._settings)
         key = (proxy, parts.netloc if parts.scheme == "https" else "")
-        with self._lock:
+        with self._pools_lock:
             if key not in self._pools:
                 self._pools[key] = self._new_pool(parts.netloc if parts.scheme == "https" else "", proxy)
             return self._pools[key]
@@ -246,7 +247,7 @@ class Transport:
         fields = {(a or c).lower(): (b or d) for a, b, c, d in _CHALLENGE.findall(rest)}
         if final:
             raise Denied("unauthorized: authentication required")
-        with self._lock:
+        with self._signing_in:
             if self._authorization != used:
                 return  # another thread was faster
             if kind.lower() == "basic":
@@ -266,7 +267,8 @@ class Transport:
             return self._auth.registry_token
         realm = fields["realm"]
         self.check_address(realm)
-        scopes = tuple(dict.fromkeys((*self._scopes, *fields.get("scope", "").split())))
+        wanted = [one for one in fields.get("scope", "").split() if not _covered(one, self._scopes)]
+        scopes = (*self._scopes, *wanted)
         try:
             if self._auth is not None and self._auth.identity_token:
                 answer = self._send(self._refresh(realm, fields, scopes))
@@ -311,6 +313,13 @@ class Transport:
 
 def _basic(auth: RegistryAuth) -> str:
     return "Basic " + base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode()
+
+
+def _covered(scope: str, ours: Iterable[str]) -> bool:
+    """Whether *scope* is no more than what is asked for anyway."""
+    resource, _, actions = scope.rpartition(":")
+    return any(set(actions.split(",")) <= set(one.rpartition(":")[2].split(","))
+               for one in ours if one.rpartition(":")[0] == resource)
 
 
 def bounded(answer: Answer, limit: int) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backend.spec.api.images import ImageContainerConfig
-from backend.spec.image import Descriptor, ImageConfig
+from backend.spec.image import Descriptor, ImageConfig, Platform
 
 
 class Counted(Protocol):
@@ -144,3 +144,31 @@ class HistoryEntry:
     comment: str
     size: int
     tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A manifest that an image's name stands for. *kind*: image, attestation or unknown; *available*: all of it is
+    here; *content*: bytes of its blobs here, *unpacked*: of its layers' files; *own*: the one that containers run."""
+
+    digest: str
+    media_type: str
+    size: int
+    kind: str
+    available: bool
+    content: int = 0
+    unpacked: int = 0
+    platform: Platform | None = None
+    subject: str = ""
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A repository that a search found."""
+
+    name: str
+    description: str
+    official: bool
+    automated: bool
+    stars: int

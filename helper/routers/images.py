@@ -11,9 +11,10 @@ import msgspec
 from backend.errors import InvalidArgument
 from backend.images.types import ProgressLine, RegistryAuth
 from backend.spec import api
+from backend.spec.reference import parse
 from helper import web
 from helper.call import Call, Route, answer, empty, progress_stream, stream
-from helper.params import boolean
+from helper.params import boolean, integer
 
 
 def registry_auth(header: str) -> RegistryAuth | None:
@@ -45,8 +46,10 @@ def as_auth(found: api.AuthConfig) -> RegistryAuth | None:
 
 
 async def list_(call: Call) -> web.StreamResponse:
-    return answer(call.engine.images.list(all=boolean(call.query, "all"), filters=call.filters(),
-                                          shared_size=boolean(call.query, "shared-size")))
+    query = call.query
+    return answer(call.engine.images.list(all=boolean(query, "all"), filters=call.filters(),
+                                          shared_size=boolean(query, "shared-size"),
+                                          manifests=boolean(query, "manifests")))
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -64,7 +67,7 @@ async def _pull(call: Call) -> web.StreamResponse:
     name, tag = call.query["fromImage"], call.query.get("tag", "")
     auth = registry_auth(call.http.headers.get("X-Registry-Auth", ""))
     reference = f"{name}{'@' if tag.startswith('sha256:') else ':'}{tag}" if tag else name
-    platform = call.query.get("platform", "")
+    platform = _platform(call)
 
     async def work(tell: Any) -> None:
         await call.engine.images.pull(reference, platform=platform, auth=auth, progress=tell)
@@ -102,11 +105,57 @@ async def save(call: Call) -> web.StreamResponse:
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    return answer(call.engine.images.inspect(call.path["name"]))
+    return answer(call.engine.images.inspect(call.path["name"], manifests=boolean(call.query, "manifests"),
+                                             platform=_platform(call)))
 
 
 async def history(call: Call) -> web.StreamResponse:
-    return answer(call.engine.images.history(call.path["name"]))
+    return answer(call.engine.images.history(call.path["name"], platform=_platform(call)))
+
+
+async def push(call: Call) -> web.StreamResponse:
+    """An image to its registry; without a tag all tags of the repository."""
+    name, tag = call.path["name"], call.query.get("tag", "")
+    auth = registry_auth(call.http.headers.get("X-Registry-Auth", ""))
+    platform = _platform(call)
+    _check_name(name)
+
+    async def work(tell: Any) -> None:
+        await call.engine.images.push(name, tag, platform=platform, auth=auth, progress=tell)
+
+    return await progress_stream(call, work)
+
+
+def _check_name(name: str) -> None:
+    """A push names a repository; a tag in it would be taken for part of what is asked for."""
+    if parse(name).digest:
+        raise InvalidArgument("cannot push a digest reference: name the repository, and the digest as its tag")
+
+
+async def distribution(call: Call) -> web.StreamResponse:
+    auth = registry_auth(call.http.headers.get("X-Registry-Auth", ""))
+    return answer(await call.engine.images.distribution(call.path["name"], auth))
+
+
+async def search(call: Call) -> web.StreamResponse:
+    auth = registry_auth(call.http.headers.get("X-Registry-Auth", ""))
+    limit = integer(call.query, "limit") or 0
+    if not 0 <= limit <= 100:
+        raise InvalidArgument(f"Limit {limit} is outside the range of [1, 100]")
+    return answer(await call.engine.images.search(call.query.get("term", ""), limit, call.filters(), auth))
+
+
+def _platform(call: Call) -> str:
+    """The platform that is asked for: newer clients write it as JSON, older ones as words."""
+    text = call.query.get("platform", "")
+    if not text.startswith("{"):
+        return text
+    try:
+        wish = msgspec.json.decode(text, type=api.Platform)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        raise InvalidArgument(f"the platform is no JSON of a platform: {text[:100]}") from None
+    variant = wish.variant if isinstance(wish.variant, str) else ""
+    return "/".join(part for part in (wish.os, wish.architecture, variant) if part)
 
 
 async def tag(call: Call) -> web.StreamResponse:
@@ -130,7 +179,10 @@ ROUTES = [
     Route("POST", "/images/create", create, abortable=True),
     Route("POST", "/images/load", load, abortable=True),
     Route("POST", "/images/prune", prune),
-    Route("GET", "/images/get", save),
+    Route("GET", "/images/get", save, abortable=True),
+    Route("GET", "/images/search", search, abortable=True),
+    Route("POST", "/images/{name:path}/push", push, abortable=True),
+    Route("GET", "/distribution/{name:path}/json", distribution, abortable=True),
     Route("GET", "/images/{name:path}/get", save),
     Route("GET", "/images/{name:path}/json", inspect),
     Route("GET", "/images/{name:path}/history", history),

@@ -30,6 +30,45 @@ class Descriptor(Struct, kw_only=True):
     artifact_type: Maybe[str] = field(name="artifactType", default=UNSET)
 
 
+class ImageManifestSize(Wire):
+    """Bytes of a manifest's blobs here, and with its unpacked layers."""
+
+    total: int = 0
+    content: int = 0
+
+
+class ImageManifestUnpacked(Wire):
+    """Bytes of the files of an image's layers."""
+
+    unpacked: int = 0
+
+
+class ImageManifestData(Wire):
+    """An image among the manifests of a name."""
+
+    platform: Platform = field(default_factory=Platform)
+    containers: list[str] = []
+    size: ImageManifestUnpacked = field(default_factory=ImageManifestUnpacked)
+
+
+class AttestationData(Wire):
+    """An attestation among the manifests of a name: the digest of the image that it is about."""
+
+    for_: str = field(name="For", default="")
+
+
+class ImageManifest(Wire):
+    """One manifest of an image's name (`manifests=1`). Kind: image, attestation or unknown."""
+
+    id: str = field(name="ID", default="")
+    descriptor: Descriptor = field(default_factory=Descriptor)
+    available: bool = False
+    size: ImageManifestSize = field(default_factory=ImageManifestSize)
+    kind: str = "unknown"
+    image_data: Maybe[ImageManifestData] = UNSET
+    attestation_data: Maybe[AttestationData] = UNSET
+
+
 class ImageSummary(Wire):
     """One image in GET /images/json. `created`: seconds since the epoch; sizes in bytes, -1 = not counted."""
 
@@ -43,6 +82,7 @@ class ImageSummary(Wire):
     labels: dict[str, str] | None = None
     containers: int = -1
     descriptor: Maybe[Descriptor] = UNSET
+    manifests: Maybe[list[ImageManifest]] = UNSET
 
 
 class ImageContainerConfig(Wire):
@@ -98,6 +138,7 @@ class ImageInspect(Wire):
     root_fs: RootFs = field(name="RootFS", default_factory=RootFs)
     metadata: ImageMetadata = field(default_factory=ImageMetadata)
     descriptor: Maybe[Descriptor] = UNSET
+    manifests: Maybe[list[ImageManifest]] = UNSET
 
 
 class HistoryItem(Wire):
@@ -134,3 +175,13 @@ class DistributionInspect(Wire):
 
 class CommitConfig(ContainerConfig):
     """The body of POST /commit."""
+
+
+class SearchResult(Struct, kw_only=True):
+    """One repository of GET /images/search."""
+
+    name: str = ""
+    description: str = ""
+    is_official: bool = False
+    is_automated: bool = False
+    star_count: int = 0

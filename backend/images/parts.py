@@ -1,0 +1,78 @@
+"""What an image's name stands for at its registry: the manifests below its index, and whether they are here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backend.errors import InvalidArgument, NotFound
+from backend.images.index import Record
+from backend.images.types import Part
+from backend.spec.image import Descriptor, Index, Manifest, Platform, decode_config, decode_manifest
+
+if TYPE_CHECKING:
+    from backend.images.store import ImageStore
+
+REFERENCE_DIGEST = "vnd.docker.reference.digest"
+_KIND = "vnd.docker.reference.type"
+
+
+def is_attestation(entry: Descriptor) -> bool:
+    """Whether an entry of an index is about another entry and is no image itself."""
+    return (entry.annotations or {}).get(_KIND) == "attestation-manifest"
+
+
+def parts(store: ImageStore, record: Record) -> list[Part]:
+    """The manifests of an image, the one that is run here among them."""
+    found: dict[str, Part] = {}
+    for top in dict.fromkeys([*record.tops.values(), *record.manifests]):
+        if not store.blobs.has(top) or (found and top == store.own_digest(record)):
+            continue
+        try:
+            document = decode_manifest(store.blobs.read(top))
+        except (NotFound, InvalidArgument):
+            continue  # damaged: the check says so
+        if isinstance(document, Index):
+            for entry in document.manifests:
+                found.setdefault(entry.digest, _entry(store, record, entry))
+        elif top not in found:
+            kind = document.media_type
+            found[top] = _entry(store, record, Descriptor(kind, top, store.blobs.size(top)))
+    return list(found.values())
+
+
+def _entry(store: ImageStore, record: Record, entry: Descriptor) -> Part:
+    manifest = _manifest(store, entry.digest)
+    named = () if manifest is None else (manifest.config, *manifest.layers)
+    here = [one for one in named if store.blobs.has(one.digest)]
+    own = manifest is not None and manifest.config.digest == record.id
+    platform = _platform(store, entry, manifest)
+    attests = is_attestation(entry)
+    subject = (entry.annotations or {}).get(REFERENCE_DIGEST, "") if attests else ""
+    kind = "attestation" if attests else "image" if platform is not None else "unknown"
+    return Part(
+        entry.digest, entry.media_type, entry.size, kind, own or (manifest is not None and len(here) == len(named)),
+        sum(store.blobs.size(one.digest) for one in here) + (entry.size if manifest is not None else 0),
+        record.size if own else 0, platform, subject, own,
+    )
+
+
+def _manifest(store: ImageStore, digest: str) -> Manifest | None:
+    if not store.blobs.has(digest):
+        return None
+    try:
+        document = decode_manifest(store.blobs.read(digest))
+    except (NotFound, InvalidArgument):
+        return None
+    return document if isinstance(document, Manifest) else None
+
+
+def _platform(store: ImageStore, entry: Descriptor, manifest: Manifest | None) -> Platform | None:
+    if entry.platform is not None and entry.platform.os not in ("", "unknown"):
+        return Platform(entry.platform.os, entry.platform.architecture, entry.platform.variant)
+    if entry.platform is not None or manifest is None or not store.blobs.has(manifest.config.digest):
+        return None
+    try:
+        details = decode_config(store.blobs.read(manifest.config.digest))
+    except (NotFound, InvalidArgument):
+        return None
+    return Platform(details.os, details.architecture, details.variant or "")
