@@ -106,7 +106,7 @@ class Server:
     async def listen(self, sockets: Iterable[socket.socket]) -> None:
         """Serve on bound, listening *sockets*."""
         self._server = _Server(self._serve, handler_cancellation=True, access_log=None, keepalive_timeout=3600.0,
-                               max_line_size=1 << 16, max_field_size=1 << 16)
+                               max_line_size=1 << 16, max_field_size=1 << 16, read_bufsize=1 << 20)
         loop = asyncio.get_running_loop()
         for one in sockets:
             self._listeners.append(await loop.create_unix_server(self._server, sock=one))

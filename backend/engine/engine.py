@@ -16,6 +16,7 @@ from backend.engine.containers import Containers
 from backend.engine.core import Core, log
 from backend.engine.events import EventBus
 from backend.engine.execs import Execs
+from backend.engine.files import Files
 from backend.engine.images import Images, make_store
 from backend.engine.launch import Launcher
 from backend.engine.life import Life
@@ -98,6 +99,7 @@ class Engine:
 
     containers: Containers
     execs: Execs
+    files: Files
     images: Images
     networks: Networks
     volumes: Volumes
@@ -112,6 +114,7 @@ class Engine:
         self.events = core.events
         self.execs = Execs(core)
         self.containers = Containers(core, life, self.execs)
+        self.files = Files(core, life)
         self.images = Images(core)
         self.networks = Networks(core, connector)
         self.volumes = Volumes(core)

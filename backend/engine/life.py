@@ -306,6 +306,8 @@ class Life:
                 raise Conflict(f"container {container.id} is not running")
             try:
                 await asyncio.to_thread(self.cgroup(container).freeze)
+            except FileNotFoundError as error:         # it has just ended: its exit is on its way
+                raise Conflict(f"container {container.id} is not running") from error
             except (CgroupError, OSError) as error:
                 await asyncio.to_thread(self.cgroup(container).thaw)
                 raise ServerError(f"cannot pause container {container.id}: {error}") from error
@@ -324,7 +326,7 @@ class Life:
         try:
             await asyncio.to_thread(self.cgroup(container).thaw)
         except (CgroupError, OSError) as error:
-            if container.status.active:
+            if container.status.active and not isinstance(error, FileNotFoundError):
                 raise ServerError(f"cannot unpause container {container.id}: {error}") from error
             return
         if container.status.state == "paused":

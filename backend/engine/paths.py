@@ -52,6 +52,11 @@ class ContainerPaths:
         """/etc/resolv.conf."""
         return f"{self.home}/resolv.conf"
 
+    def files(self) -> dict[str, str]:
+        """The three files of /etc (target -> source), as far as a start has written them."""
+        wanted = {"/etc/hosts": self.hosts, "/etc/hostname": self.hostname, "/etc/resolv.conf": self.resolv_conf}
+        return {target: source for target, source in wanted.items() if os.path.exists(source)}
+
 
 class Paths:
     """The engine's directories."""

@@ -335,11 +335,22 @@ def _mounts(given: SpecInput, options: SecurityOptions) -> list[dict[str, Any]]:
     below_dev = "/dev" in own
     made = [one for one in _default_mounts(given, options)
             if one["destination"] not in own and not (below_dev and one["destination"].startswith("/dev/"))]
-    read_only = ["ro"] if given.record.host_config.readonly_rootfs else []
-    made += [_mount(target, "bind", source, ["rbind", "rprivate", *read_only])
-             for target, source in given.files.items() if target not in own and source]
-    users = sorted(given.mounts, key=lambda one: (one.target.rstrip("/").count("/"), one.target))
-    return made + [_user_mount(one) for one in users]
+    made += etc_mounts(given.files, given.record.host_config, given.mounts)
+    return made + user_mounts(given.mounts)
+
+
+def etc_mounts(files: Mapping[str, str], host: api.HostConfig, mounts: Sequence[MountRecord]) -> list[dict[str, Any]]:
+    """The mounts of the three files of /etc (target -> source), where the user has none at their places."""
+    own = {one.target for one in mounts}
+    read_only = ["ro"] if host.readonly_rootfs else []
+    return [_mount(target, "bind", source, ["rbind", "rprivate", *read_only])
+            for target, source in files.items() if target not in own and source]
+
+
+def user_mounts(mounts: Sequence[MountRecord]) -> list[dict[str, Any]]:
+    """The user's mounts, the upper ones first."""
+    ordered = sorted(mounts, key=lambda one: (one.target.rstrip("/").count("/"), one.target))
+    return [_user_mount(one) for one in ordered]
 
 
 def _user_mount(one: MountRecord) -> dict[str, Any]:

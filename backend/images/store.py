@@ -22,6 +22,7 @@ from backend.images.layers import Form, LayerStore
 from backend.images.naming import familiar, full_name, is_hex, merge
 from backend.images.removal import Removal
 from backend.images.types import (
+    Commit,
     Confined,
     HistoryEntry,
     Image,
@@ -361,6 +362,16 @@ class ImageStore:
                 return self._image(old)
             return await self._single_layer(layer, config, host_platform(), target)
 
+    async def commit(self, base: str, layer: AsyncIterator[bytes], change: Commit) -> Image:
+        """An image of the layers of *base* (an ID) and *layer* (a tar; an empty one adds none) above them."""
+        from backend.images.commit import commit
+
+        with self.garbage.busy():
+            image = await commit(self, base, layer, change)
+        if change.name:
+            self.on_event("tag", image.id, {"name": parse(change.name).familiar})
+        return image
+
     async def _single_layer(self, layer: str, more: dict[str, Any], wish: Platform, target: Reference | None) -> Image:
         now = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
         comment = str(more.pop("comment", ""))
@@ -384,9 +395,11 @@ class ImageStore:
         digests: Sequence[str] = (),
         manifests: Sequence[str] = (),
         referrers: Sequence[str] = (),
+        parent: str = "",
     ) -> Image:
         """Make an image of blobs that are here visible, its layers ready; *layers* are diff IDs, lowest first;
-        *manifests*: the one that it is made by, then the indexes above it; *referrers*: what speaks of it.
+        *manifests*: the one that it is made by, then the indexes above it; *referrers*: what speaks of it;
+        *parent*: the image that it was made of here.
 
         Raises:
             InvalidArgument: the configuration names other layers, or one of them is hostile.
@@ -407,7 +420,7 @@ class ImageStore:
             merge(manifests, old.manifests if old else ()),
             sum(self.blobs.size(one) for one in layers),
             time.time_ns(),
-            old.parent if old else "",
+            parent or (old.parent if old else ""),
             tuple(layers),
             {**(old.tops if old else {}), **dict.fromkeys((*names, *digests), manifests[-1])},
             merge(referrers, old.referrers if old else ()),

@@ -119,6 +119,17 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Commit:
+    """What a commit says of its image. *defaults*: its configuration for containers; *name*: its reference or ""."""
+
+    defaults: dict[str, Any]
+    name: str = ""
+    author: str = ""
+    comment: str = ""
+    created_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageUser:
     """A container that uses an image."""
 

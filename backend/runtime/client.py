@@ -340,6 +340,10 @@ class Keeper:
         answer, _ = await self._ask(Op.INDEX, [tar, index])
         return IndexResult(int(answer["entries"]), int(answer["size"]))
 
+    async def files(self, fds: builtins.list[int], **request: Any) -> int:
+        """Starts a confined child on a file tree, for :class:`backend.runtime.filejob.FileJob`; returns its pidfd."""
+        return (await self._ask(Op.FILES, fds, **request))[1][0]
+
     async def watch_log(self, id: str, call: Callable[[], None] | None) -> None:
         """Calls *call* in the loop whenever the log of *id* has grown; None ends it."""
         if call is None:

@@ -127,16 +127,8 @@ def _child(sync: socket.socket, task: _Task) -> NoReturn:
 
 
 def _enter(sync: socket.socket, task: _Task) -> None:
-    source, target, capabilities = task.source, task.target, task.capabilities
-    null = rootfs.null_device()
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    sc.close_all_but({0, 1, 2, sync.fileno(), source, target})
-    sys.path.clear()
-    sys.meta_path.clear()
-    sys.path_hooks.clear()
-    sc.set_name("slipway-confined")
-    os.umask(0)  # modes are the archive's
+    source, target = task.source, task.target
+    strip({sync.fileno(), source, target})
     # Only a mount can become the root: a clone of the directory, made before the namespace changes, since afterwards
     # the descriptor belongs to a foreign one. It lies on /proc only until the pivot.
     tree = sc.open_tree(target, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH) if task.into_target else -1
@@ -157,9 +149,27 @@ def _enter(sync: socket.socket, task: _Task) -> None:
     sc.pivot_root(".", ".")
     sc.umount2(".", sc.MNT_DETACH)
     os.chdir("/")
+    shed(task.capabilities, task.host)
+
+
+def strip(keep: set[int]) -> None:
+    """Leaves the keeper behind: no descriptor but *keep*, no module that is not loaded yet, a name of its own."""
+    null = rootfs.null_device()
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    sc.close_all_but({0, 1, 2, *keep})
+    sys.path.clear()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sc.set_name("slipway-confined")
+    os.umask(0)  # modes are the archive's
+
+
+def shed(capabilities: int, host: int) -> None:
+    """The last step: limits, *capabilities* and no others of the *host*'s, and no way to more."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    caps.CapabilitySets(capabilities, capabilities, capabilities, 0, 0).drop_bounding(task.host)
+    caps.CapabilitySets(capabilities, capabilities, capabilities, 0, 0).drop_bounding(host)
     sc.capset(capabilities, capabilities, 0)
     sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)

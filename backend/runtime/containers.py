@@ -20,6 +20,7 @@ from backend.runtime import syscalls as sc
 from backend.runtime.adoption import descriptors
 from backend.runtime.cgroups import Cgroup, CgroupError
 from backend.runtime.confined import Confined
+from backend.runtime.files import Files
 from backend.runtime.launch import Launch
 from backend.runtime.loop import IN, Loop
 from backend.runtime.model import Answer, Container, Process
@@ -54,6 +55,7 @@ class Containers:
         self._all: dict[str, Container] = {}
         self._watched: set[str] = set()
         self._confined = Confined(loop, machine)
+        self._trees = Files(loop, machine, exec_root)
         self._restore()
         machine.pool.open(loop)
         self._handlers: dict[Op, Callable[[dict[str, Any], list[int], Answer], None]] = {
@@ -69,6 +71,7 @@ class Containers:
             Op.NETNS: self._netns,
             Op.UNPACK: self._confined.unpack,
             Op.INDEX: self._confined.index,
+            Op.FILES: self._files,
             Op.COPIES: self._copies,
             Op.ADOPT: self._adopt,
         }
@@ -502,6 +505,15 @@ class Containers:
             raise KeeperError("delete", "exists", f"container {process.id} is being started")
         process.answer = lambda *_: answer({})
         self._fail(process, KeeperError("delete", "other", "deleted"))
+
+    def _files(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        if not message.get("id"):
+            self._trees.start(message, fds, answer, -1, 0)
+            return
+        container = self._container(message, "files")
+        if container.process.status not in ("created", "starting", "running"):
+            raise KeeperError("files", "not_running", f"container {container.process.id} is not running")
+        self._trees.start(message, fds, answer, container.process.pidfd, container.flags)
 
     def _list(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         """Answers in pages of 100, so that no message is longer than a socket takes."""

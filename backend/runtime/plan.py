@@ -245,6 +245,17 @@ def _bind(entry: dict[str, Any], target: str, options: list[str]) -> BindMount:
     )
 
 
+def bind_mounts(entries: list[dict[str, Any]]) -> tuple[BindMount, ...]:
+    """OCI mounts that are all binds. Raises :class:`BadConfig`."""
+    found = []
+    for entry in entries:
+        one = _mount(entry)
+        if not isinstance(one, BindMount):
+            raise BadConfig(f"the mount on {one.target} is no bind mount")
+        found.append(one)
+    return tuple(found)
+
+
 def device(entry: dict[str, Any]) -> Device:
     """One entry of OCI ``linux.devices``."""
     kinds = {"c": _S_IFCHR, "u": _S_IFCHR, "b": _S_IFBLK, "p": _S_IFIFO}

@@ -56,6 +56,13 @@ class Op(enum.Enum):
     nothing but the two."""
     INDEX = "index"
     """Reads a tar and writes an index, both by descriptor, in a confined child."""
+    FILES = "files"
+    """Looks into a file tree, packs it or extracts a tar into it, in a confined child whose root is that tree: a
+    running container's (its mount namespace is joined by the pidfd that the keeper has held all along, and no other
+    namespace of it), a stopped one's layers (mounted where only the child sees them), or a directory given by
+    descriptor. The child is not dumpable, enters before it reads anything, gives up all but a few capabilities,
+    follows paths with RESOLVE_IN_ROOT, and speaks through the descriptors that came with the request; its pidfd is
+    the answer."""
     WATCH_LOG = "watch_log"
     """Asks to be told when a container's log grows. Touches nothing."""
     COPIES = "copies"
@@ -71,7 +78,8 @@ class KeeperError(RuntimeError):
 
     Reasons: ``not_found`` (program missing), ``not_permitted`` (program cannot be run), ``no_user``, ``bad_cwd``,
     ``mount``, ``cgroup``, ``bad_config``, ``not_running``, ``no_such`` (container or exec unknown), ``exists``,
-    ``lost`` (the keeper is gone), ``other``.
+    ``lost`` (the keeper is gone), ``other``. Of FILES: ``no_such`` (no such file), ``not_directory``, ``read_only``,
+    ``bad_archive``, ``refused`` (the tree does not take a member), ``no_user``, ``other``.
     """
 
     def __init__(self, stage: str, reason: str, message: str, errno: int | None = None) -> None:

@@ -93,6 +93,9 @@ def _overlay_by_fsconfig(overlay: Overlay) -> int:
             sc.fsconfig_string(context, "lowerdir+", lower)
         sc.fsconfig_string(context, "upperdir", overlay.upper)
         sc.fsconfig_string(context, "workdir", overlay.work)
+        # What the upper directory holds must be whole in itself: it becomes a layer when the container is committed.
+        sc.fsconfig_string(context, "redirect_dir", "nofollow")
+        sc.fsconfig_string(context, "metacopy", "off")
         sc.fsconfig_create(context)
         return sc.fsmount(context)
     finally:
@@ -111,6 +114,11 @@ def _overlay_by_options(overlay: Overlay, target: str) -> None:
         sc.mount("overlay", target, "overlay", 0, f"lowerdir={lower},upperdir={overlay.upper},workdir={overlay.work}")
     finally:
         os.chdir(here)
+
+
+def overlay_plan(path: str, overlay: Overlay) -> RootPlan:
+    """A root that is *overlay* alone, on *path*."""
+    return RootPlan(path, overlay, False, sc.MS_PRIVATE, (), (), (), (), (), False)
 
 
 def mount_root(plan: RootPlan) -> int:

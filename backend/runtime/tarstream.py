@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 BLOCK = 512
-_HEADER_LIMIT = 1 << 20  # a pax header or long name beyond this is an attack, not a name
+HEADER_LIMIT = 1 << 20  # a pax header or long name beyond this is an attack, not a name
 _NAME_LIMIT = 255  # NAME_MAX of one component
 _WINDOW = 1 << 18
 FILE, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
@@ -53,7 +53,7 @@ class Source:
         return self._window[start : start + size]
 
 
-def _number(raw: bytes) -> int:
+def number(raw: bytes) -> int:
     if raw[:1] >= b"\x80":  # GNU's binary form for what octal digits cannot hold
         value = int.from_bytes(raw[1:], "big")
         return value if raw[0] == 0x80 else 0
@@ -68,8 +68,8 @@ def _number(raw: bytes) -> int:
         raise BadTar(f"a number in a header is {text[:20]!r}") from error
 
 
-def _sum_fits(header: bytes) -> bool:
-    return sum(header) - sum(header[148:156]) + 8 * 32 == _number(header[148:156])
+def sum_fits(header: bytes) -> bool:
+    return sum(header) - sum(header[148:156]) + 8 * 32 == number(header[148:156])
 
 
 def components(name: bytes) -> tuple[bytes, ...]:
@@ -87,7 +87,7 @@ def components(name: bytes) -> tuple[bytes, ...]:
     return tuple(out)
 
 
-def _pax(data: bytes) -> dict[str, bytes]:
+def pax_records(data: bytes) -> dict[str, bytes]:
     """The records of a pax header: ``LENGTH KEY=VALUE\\n``."""
     out: dict[str, bytes] = {}
     at = 0
@@ -134,28 +134,28 @@ def entries(fd: int, *, limit: int) -> Iterator[Entry]:
             raise BadTar("the archive ends in the middle of a header")
         if not header.strip(b"\0"):
             return
-        if not _sum_fits(header):
+        if not sum_fits(header):
             raise BadTar(f"the header at {at - BLOCK} has a wrong checksum")
-        size = _number(header[124:136])
+        size = number(header[124:136])
         kind = header[156:157]
         if kind in (b"x", b"g", b"L", b"K"):
-            if size > _HEADER_LIMIT:
+            if size > HEADER_LIMIT:
                 raise BadTar(f"a header of {size} bytes is refused")
             data = os.pread(fd, size, at)
             if len(data) != size:
                 raise BadTar("the archive ends in the middle of a header")
             at += (size + BLOCK - 1) // BLOCK * BLOCK
             if kind == b"x":
-                pax.update(_pax(data))
+                pax.update(pax_records(data))
             elif kind == b"g":
-                default.update(_pax(data))
+                default.update(pax_records(data))
             else:
                 pax["path" if kind == b"L" else "linkpath"] = data.rstrip(b"\0")
             continue
         count += 1
         if count > limit:
             raise BadTar(f"the archive has more than {limit} entries")
-        entry = _entry(header, kind, size, at, {**default, **pax})
+        entry = entry_of(header, kind, size, at, {**default, **pax})
         pax = {}
         if entry.kind == FILE:
             if at + entry.size > end:
@@ -164,7 +164,7 @@ def entries(fd: int, *, limit: int) -> Iterator[Entry]:
         yield entry
 
 
-def _entry(header: bytes, kind: bytes, size: int, data: int, pax: dict[str, bytes]) -> Entry:
+def entry_of(header: bytes, kind: bytes, size: int, data: int, pax: dict[str, bytes]) -> Entry:
     if kind in (b"\0", b"7"):
         kind = FILE
     if kind == b"S" or any(key.startswith("GNU.sparse") for key in pax):
@@ -178,22 +178,22 @@ def _entry(header: bytes, kind: bytes, size: int, data: int, pax: dict[str, byte
     name = pax.get("path", name)
     if kind == FILE and name.endswith(b"/"):
         kind = DIRECTORY  # old archives mark directories so
-    uid = _pax_number(pax["uid"]) if "uid" in pax else _number(header[108:116])
-    gid = _pax_number(pax["gid"]) if "gid" in pax else _number(header[116:124])
-    mtime = _pax_number(pax["mtime"]) if "mtime" in pax else _number(header[136:148])
+    uid = _pax_number(pax["uid"]) if "uid" in pax else number(header[108:116])
+    gid = _pax_number(pax["gid"]) if "gid" in pax else number(header[116:124])
+    mtime = _pax_number(pax["mtime"]) if "mtime" in pax else number(header[136:148])
     if max(uid, gid) > 0xFFFFFFFE:
         raise BadTar(f"the owner {uid}:{gid} is out of range")
     return Entry(
         components(name),
         kind,
-        _number(header[100:108]) & 0o7777,
+        number(header[100:108]) & 0o7777,
         uid,
         gid,
         (_pax_number(pax["size"]) if "size" in pax else size) if kind == FILE else 0,
         mtime,
         data,
         pax.get("linkpath", header[157:257].partition(b"\0")[0]),
-        (_number(header[329:337]), _number(header[337:345])) if kind in (CHAR, BLOCK_DEVICE) else (0, 0),
+        (number(header[329:337]), number(header[337:345])) if kind in (CHAR, BLOCK_DEVICE) else (0, 0),
         _xattrs(pax),
     )
 

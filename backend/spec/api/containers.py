@@ -513,3 +513,13 @@ class FilesystemChange(Wire):
 
     path: str
     kind: int
+
+
+class PathStat(Struct, kw_only=True):
+    """What is at a path of a container (X-Docker-Container-Path-Stat). `mode` as Go counts it; `mtime` in ns."""
+
+    name: str
+    size: int
+    mode: int
+    mtime: int
+    link_target: str = ""
