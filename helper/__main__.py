@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 DEFAULT_HOST, DEFAULT_DATA, DEFAULT_EXEC = "unix:///run/slipway/slipway.sock", "/var/lib/slipway", "/run/slipway"
+DOCKER_PLUGINS = ("/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins")
 
 
 class Refused(Exception):
@@ -45,6 +46,15 @@ class Options:
     pidfile: str
     debug: bool
     stop_containers: bool
+    plugin_folders: tuple[str, ...]
+
+    @property
+    def plugin_dirs(self) -> tuple[str, ...]:
+        """Where plug-ins are looked for: Docker's places for the installed helper, its own for a private one."""
+        if self.plugin_folders:
+            return self.plugin_folders
+        own = f"{self.exec_root}/plugins"
+        return (own, *DOCKER_PLUGINS) if self.instance == "slipway" else (own,)
 
     @property
     def instance(self) -> str:
@@ -72,6 +82,9 @@ def parse(arguments: list[str]) -> Options:
     add("--default-address-pool", action="append", default=[], metavar="base=NET,size=BITS",
         help="where networks take subnets")
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="label of this engine")
+    add("--plugin-dir", action="append", default=[], metavar="DIR",
+        help="folder with sockets and descriptions of plug-ins (default: Docker's for the installed helper, "
+             "EXEC-ROOT/plugins otherwise)")
     add("-p", "--pidfile", default="", help="write the process ID there")
     add("-D", "--debug", action="store_true", help="log more")
     add("--stop-containers", action="store_true", help="stop the containers too when the helper is told to end")
@@ -90,7 +103,8 @@ def parse(arguments: list[str]) -> Options:
     return Options(hosts, os.path.abspath(given.data_root), os.path.abspath(given.exec_root), given.group,
                    tuple(given.registry_mirror), tuple(given.insecure_registry),
                    tuple(os.path.abspath(one) for one in given.registry_certs), given.bip, pools, tuple(given.label),
-                   given.pidfile, given.debug, given.stop_containers)
+                   given.pidfile, given.debug, given.stop_containers,
+                   tuple(os.path.abspath(one) for one in given.plugin_dir))
 
 
 def _pool(text: str) -> tuple[str, int]:
@@ -128,6 +142,7 @@ def _settings(options: Options) -> Settings:
         data_root=options.data_root, exec_root=options.exec_root, instance=options.instance,
         registry=registry,
         address_pools=tuple(AddressPool(base, size) for base, size in options.pools), bip=options.bip,
+        plugin_dirs=options.plugin_dirs,
         labels=options.labels, debug=options.debug, version=VERSION)
 
 

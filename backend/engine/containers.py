@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from backend.engine import health, limits, listing, spec, stats, views
+from backend.engine import health, limits, listing, spec, stats, views, volumedrivers
 from backend.engine.clock import parse_time
 from backend.engine.connect import network_mode, wish_for
 from backend.engine.container import CONDITIONS, Container, PendingAttach, Waiter
@@ -88,6 +88,8 @@ class Containers:
         for one in record.mounts:
             if one.kind == "bind":
                 check_bind(one, make=False)
+            elif one.kind == "volume":
+                volumedrivers.check_driver(self._core, one.driver)
         for name, settings in record.networks.items():
             self._core.networks.check(name, wish_for(record, settings))
         host = record.host_config
@@ -102,12 +104,12 @@ class Containers:
         try:
             for one in record.mounts:
                 if one.kind == "volume":
-                    known = {volume.name for volume in core.volumes.list()} if one.volume else set()
-                    volume = core.volumes.create(one.volume, driver=one.driver)
-                    if volume.name not in known:
+                    volume, is_new = await volumedrivers.obtain(core, one.volume, one.driver, labels=one.labels,
+                                                                options=one.driver_options)
+                    if is_new:
                         fresh.append(volume.name)
                         core.events.publish("volume", "create", volume.name, {"driver": volume.driver})
-                    one = msgspec.structs.replace(one, volume=volume.name)
+                    one = msgspec.structs.replace(one, volume=volume.name, driver=volume.driver)
                 mounts.append(one)
             record.mounts = tuple(mounts)
             core.paths.make_container(record.id)
@@ -116,7 +118,7 @@ class Containers:
             await core.state.put_container(record, container.status)
         except BaseException:
             for name in fresh:
-                core.volumes.remove(name, users=lambda _: (), force=True)
+                await volumedrivers.remove(core, name, force=True)
             doomed = core.paths.discard(core.paths.container(record.id).home)
             if doomed:
                 await asyncio.to_thread(core.paths.empty_trash, doomed)
@@ -136,11 +138,18 @@ class Containers:
                 for one in wanted:
                     with directory_inside(root, one.target) as source:
                         if source is not None:
-                            await self._core.volumes.populate(self._core.volumes.get(one.volume), source)
+                            await self._populate(one.volume, source, holder)
         except OSError as error:
             raise ServerError(f"the image's files could not be read: {error.strerror}") from error
         finally:
             self._core.images.release(holder)
+
+    async def _populate(self, name: str, source: int, holder: str) -> None:
+        core = self._core
+        if core.plugged.knows(name):
+            await core.plugged.populate(name, source, holder)
+        else:
+            await core.volumes.populate(core.volumes.get(name), source)
 
     def adopt(self, record: ContainerRecord, status: Status) -> Container:
         """A container object for a record, with its health checks."""
@@ -216,7 +225,7 @@ class Containers:
         return made
 
     def _volume_paths(self) -> Mapping[str, str]:
-        return {volume.name: volume.mountpoint for volume in self._core.volumes.list()}
+        return volumedrivers.paths(self._core)
 
     async def inspect(self, ref: str, *, size: bool = False) -> api.ContainerInspect:
         """Everything about a container."""

@@ -13,7 +13,9 @@ from backend.engine.events import EventBus
 from backend.engine.paths import Paths
 from backend.engine.settings import Settings
 from backend.engine.state import State
+from backend.plugins import Plugins
 from backend.volumes.local import VolumeStore
+from backend.volumes.remote import RemoteVolumes
 
 if TYPE_CHECKING:
     from backend.images import ImageStore
@@ -37,6 +39,8 @@ class Core:
     images: ImageStore
     networks: NetworkManager
     volumes: VolumeStore
+    plugins: Plugins
+    plugged: RemoteVolumes
     machine: str
     kernel: tuple[int, int]
     cpus: int

@@ -195,9 +195,6 @@ def _check_modes(host: api.HostConfig) -> None:
         raise InvalidArgument(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
     if host.userns_mode not in ("", "host"):
         raise NotImplemented_(f"--userns={host.userns_mode} is not supported yet")
-    if host.volume_driver not in ("", "local"):
-        raise InvalidArgument(f'error looking up volume plugin {host.volume_driver}: plugin "{host.volume_driver}" '
-                              "not found")
 
 
 def _check_log(host: api.HostConfig) -> None:

@@ -29,9 +29,11 @@ from backend.engine.state import State
 from backend.engine.system import System
 from backend.engine.volumes import Volumes
 from backend.network.manager import NetworkManager
+from backend.plugins import Plugins
 from backend.runtime import syscalls as sc
 from backend.runtime.client import Exit, Keeper, KeeperError
 from backend.volumes.local import VolumeStore
+from backend.volumes.remote import RemoteVolumes
 
 T = TypeVar("T")
 _POOL = 4                  # network namespaces made ahead
@@ -136,11 +138,15 @@ class Engine:
                                  netns=namespaces, bip=settings.bip)
         volumes = VolumeStore(paths.data_root)
         await volumes.open()
+        plugins = Plugins(settings.plugin_dirs)
+        plugged = RemoteVolumes(f"{paths.data_root}/plugged-volumes.json", plugins)
+        plugged.open()
         store = await make_store(paths.images, connection, settings.registry)
         await manager.open(loaded.networks)
         core = Core(
             settings=settings, paths=paths, state=state, events=EventBus(), table=Table(), keeper=connection,
-            images=store, networks=manager, volumes=volumes, machine=platform.machine(), kernel=_kernel(),
+            images=store, networks=manager, volumes=volumes, plugins=plugins,
+            plugged=plugged, machine=platform.machine(), kernel=_kernel(),
             cpus=len(os.sched_getaffinity(0)), memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         connector = Connector(core)
         life = Life(core, Launcher(core, connector), connector)

@@ -7,7 +7,7 @@ import os
 import msgspec
 
 import resources
-from backend.engine import spec
+from backend.engine import spec, volumedrivers
 from backend.engine.connect import Connector, Sandbox
 from backend.engine.container import Container
 from backend.engine.core import Core, log
@@ -78,7 +78,7 @@ class Launcher:
         core, record = self._core, container.record
         places = core.paths.container(container.id)
         lower = await core.images.lowers(record.image, container.id)
-        mounts = self.resolve(record.mounts)
+        mounts = self.resolve(await volumedrivers.mount(core, record.mounts, container.id))
         sandbox = await self._connector.up(container)
         try:
             config = spec.build(self._spec(container, sandbox, mounts))
@@ -135,7 +135,9 @@ class Launcher:
         """The mounts with the host's paths of volumes filled in, and the sources of binds made or checked."""
         made = []
         for one in mounts:
-            if one.kind == "volume":
+            if one.kind == "volume" and one.driver not in volumedrivers.LOCAL:
+                made.append(one)
+            elif one.kind == "volume":
                 volume = self._core.volumes.create(one.volume)
                 made.append(msgspec.structs.replace(one, source=volume.mountpoint))
             else:
@@ -166,6 +168,7 @@ class Launcher:
         except KeeperError as error:
             if error.reason != "no_such":
                 log.warning("container %s: the keeper could not let go of it: %s", container.id[:12], error.message)
+        await volumedrivers.unmount(self._core, container.record.mounts, container.id)
         if ran:
             self._tell_volumes(container, "unmount")
         if container.cgroup is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from backend.engine import volumedrivers
 from backend.engine.clock import SECOND
 from backend.engine.connect import Connector
 from backend.engine.container import Container
@@ -382,8 +383,8 @@ class Life:
         core = self._core
         for one in container.record.mounts:
             if one.kind == "volume" and one.anonymous and not core.table.users_of_volume(one.volume):
-                core.volumes.remove(one.volume, users=lambda _: (), force=True)
-                core.events.publish("volume", "destroy", one.volume, {"driver": "local"})
+                driver = await volumedrivers.remove(core, one.volume, force=True)
+                core.events.publish("volume", "destroy", one.volume, {"driver": driver or one.driver})
 
     # --- shared -----------------------------------------------------------------------------------------------------
     def keep(self, container: Container) -> None:

@@ -51,7 +51,7 @@ def parse_bind(text: str) -> MountRecord:
     if not 1 <= len(parts) <= 3 or not all(parts):
         raise InvalidArgument(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
-        return MountRecord(kind="volume", target=_target(parts[0], text), anonymous=True, driver="local")
+        return MountRecord(kind="volume", target=_target(parts[0], text), anonymous=True)
     source, target = parts[0], _target(parts[1], text)
     mode = parts[2] if len(parts) == 3 else ""
     options = [one for one in mode.split(",") if one]
@@ -67,7 +67,7 @@ def parse_bind(text: str) -> MountRecord:
     if propagation:
         raise InvalidArgument(f"invalid volume specification: '{text}': propagation needs a path of the host")
     check_volume_name(source)
-    return MountRecord(kind="volume", target=target, volume=source, driver="local", mode=mode or "z",
+    return MountRecord(kind="volume", target=target, volume=source, mode=mode or "z",
                        read_only=read_only, copy="nocopy" not in options)
 
 
@@ -115,17 +115,17 @@ def _volume(one: api.Mount, target: str) -> MountRecord:
     if one.bind_options is not None or one.tmpfs_options is not None:
         raise _bad("volume", "only VolumeOptions may be given")
     options = one.volume_options or api.VolumeOptions()
-    driver = options.driver_config.name if options.driver_config else ""
-    if driver not in ("", "local"):
-        raise InvalidArgument(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+    config = options.driver_config or api.DriverConfig()
     if options.subpath and (options.subpath.startswith("/") or ".." in options.subpath.split("/")):
         raise _bad("volume", f"subpath must be a relative path within the volume: {options.subpath}")
     if options.subpath:
         raise NotImplemented_("volume subpaths are not supported yet")
     if one.source:
         check_volume_name(one.source)
-    return MountRecord(kind="volume", target=target, volume=one.source, driver="local", mode="z" if one.source else "",
-                       read_only=one.read_only, anonymous=not one.source, copy=not options.no_copy)
+    return MountRecord(kind="volume", target=target, volume=one.source, driver=config.name,
+                       driver_options=config.options or {}, labels=options.labels or {},
+                       mode="z" if one.source else "", read_only=one.read_only, anonymous=not one.source,
+                       copy=not options.no_copy)
 
 
 def _tmpfs(one: api.Mount, target: str) -> MountRecord:
@@ -157,7 +157,7 @@ def collect(config: api.ContainerConfig, host: api.HostConfig, image_volumes: Se
         for one in _volumes_from(text, others):
             found[one.target] = one
     inherited = set(found)
-    asked = [parse_bind(text) for text in host.binds or ()] + [parse_mount(one) for one in host.mounts]
+    asked = [_driven(parse_bind(text), host) for text in host.binds or ()] + [parse_mount(one) for one in host.mounts]
     asked += [MountRecord(kind="tmpfs", target=_target(path, path), options=tmpfs_options(options), anonymous=True)
               for path, options in host.tmpfs.items()]
     for one in asked:
@@ -166,9 +166,14 @@ def collect(config: api.ContainerConfig, host: api.HostConfig, image_volumes: Se
         inherited.discard(one.target)
         found[one.target] = one
     for text in (*config.volumes, *image_volumes):
-        one = parse_bind(text)
+        one = _driven(parse_bind(text), host)
         found.setdefault(one.target, one)
     return tuple(found.values())
+
+
+def _driven(one: MountRecord, host: api.HostConfig) -> MountRecord:
+    """With the driver that `--volume-driver` names for volumes of the `-v` form."""
+    return msgspec.structs.replace(one, driver=host.volume_driver) if one.kind == "volume" else one
 
 
 def _volumes_from(text: str, others: Callable[[str], Sequence[MountRecord]]) -> list[MountRecord]:

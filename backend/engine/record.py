@@ -18,6 +18,8 @@ class MountRecord(Struct, kw_only=True, frozen=True):
     source: str = ""
     volume: str = ""                    # name of the volume, for kind "volume"
     driver: str = ""
+    driver_options: dict[str, str] = {}
+    labels: dict[str, str] = {}         # of a volume that is made for it
     mode: str = ""                      # as the user wrote it, shown in inspect
     read_only: bool = False
     propagation: str = ""

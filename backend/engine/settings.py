@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Set once by the helper. `instance`: "slipway" for the installed one, "slipway-<8 hex>" for private ones; it names
-    the firewall table and the cgroups. `bip`: address of the default bridge ("10.1.2.1/24"), "" = chosen."""
+    the firewall table and the cgroups. `bip`: address of the default bridge ("10.1.2.1/24"), "" = chosen.
+    `plugin_dirs`: where plug-ins are looked for."""
 
     data_root: str
     exec_root: str
@@ -26,4 +27,5 @@ class Settings:
     log_driver: str = "local"
     log_opts: dict[str, str] = field(default_factory=dict)
     debug: bool = False
+    plugin_dirs: tuple[str, ...] = ()
     version: str = ""

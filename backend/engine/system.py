@@ -11,6 +11,7 @@ from backend.engine.core import Core
 from backend.engine.images import Images
 from backend.engine.volumes import Volumes
 from backend.network.records import DEFAULT_POOLS
+from backend.plugins.registry import NETWORK, VOLUME
 from backend.runtime.cgroups import layout
 from backend.spec import api
 
@@ -57,7 +58,9 @@ class System:
             containers_stopped=len(states) - states.count("running") - states.count("paused"),
             images=len(core.images.list()), driver_status=[["Backing Filesystem", _file_system(core.paths.data_root)]],
             docker_root_dir=core.paths.data_root, plugins=api.PluginsInfo(
-                volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]),
+                volume=["local", *core.plugins.active(VOLUME)],
+                network=sorted(["bridge", "host", "ipvlan", "macvlan", "null", *core.plugins.active(NETWORK)]),
+                log=["json-file", "local", "none"]),
             ipv4_forwarding=_flag("/proc/sys/net/ipv4/ip_forward"), debug=core.settings.debug,
             n_fd=len(os.listdir("/proc/self/fd")), n_goroutines=len(core.tasks),
             system_time=rfc3339_nano(time.time_ns()),

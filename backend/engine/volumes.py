@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 
+from backend.engine import volumedrivers
 from backend.engine.clock import rfc3339_seconds
 from backend.engine.core import Core
 from backend.errors import Conflict, NotImplemented_
@@ -30,37 +31,35 @@ class Volumes:
     def _users(self, name: str) -> builtins.list[str]:
         return [one.id for one in self._core.table.users_of_volume(name)]
 
-    def list(self, filters: Filters | None = None) -> api.VolumeList:
+    async def list(self, filters: Filters | None = None) -> api.VolumeList:
         """All volumes that the filters let through."""
         chosen = filters or Filters()
         chosen.check(LIST_KEYS)
         dangling = chosen.flag("dangling")
         return api.VolumeList(volumes=[
-            self._view(one) for one in self._core.volumes.list()
+            self._view(one) for one in await volumedrivers.every(self._core)
             if chosen.exact("driver", one.driver) and chosen.labels(one.labels) and chosen.fuzzy("name", one.name)
             and (dangling is None or dangling == (not self._users(one.name)))])
 
-    def inspect(self, name: str) -> api.Volume:
+    async def inspect(self, name: str) -> api.Volume:
         """One volume."""
-        return self._view(self._core.volumes.get(name))
+        return self._view(await volumedrivers.describe(self._core, name))
 
     async def create(self, body: api.VolumeCreate) -> api.Volume:
         """Make a volume; an existing name is answered with that volume."""
         if body.cluster_volume_spec is not None:
             raise NotImplemented_("cluster volumes need a swarm, which this engine has not")
-        known = {one.name for one in self._core.volumes.list()}
-        made = self._core.volumes.create(body.name, driver=body.driver or "local", labels=body.labels,
-                                         options=body.driver_opts)
-        if made.name not in known:
+        made, is_new = await volumedrivers.obtain(self._core, body.name, body.driver, labels=body.labels,
+                                                  options=body.driver_opts)
+        if is_new:
             self._core.events.publish("volume", "create", made.name, {"driver": made.driver})
         return self._view(made)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a volume that no container uses."""
-        known = any(one.name == name for one in self._core.volumes.list())
-        self._core.volumes.remove(name, users=self._users, force=force)
-        if known:
-            self._core.events.publish("volume", "destroy", name, {"driver": "local"})
+        driver = await volumedrivers.remove(self._core, name, force=force)
+        if driver:
+            self._core.events.publish("volume", "destroy", name, {"driver": driver})
 
     async def prune(self, filters: Filters | None = None) -> api.VolumesPruned:
         """Remove unused volumes: the anonymous ones, with `all=true` the named ones too."""

@@ -61,10 +61,6 @@ async def auth(call: Call) -> web.StreamResponse:
     return answer(api.AuthResult(status=status, identity_token=""))
 
 
-async def plugins(call: Call) -> web.StreamResponse:
-    return answer([])
-
-
 async def build(call: Call) -> web.StreamResponse:
     raise NotImplemented_("Slipway cannot build images yet; build with another engine, push to a registry and pull "
                           "here")
@@ -78,7 +74,6 @@ ROUTES = [
     Route("GET", "/events", events, abortable=True),
     Route("GET", "/system/df", disk_usage),
     Route("POST", "/auth", auth),
-    Route("GET", "/plugins", plugins),
     Route("POST", "/build", build),
     Route("POST", "/build/prune", build),
 ]

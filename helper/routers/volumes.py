@@ -9,11 +9,11 @@ from helper.params import boolean
 
 
 async def list_(call: Call) -> web.StreamResponse:
-    return answer(call.engine.volumes.list(call.filters()))
+    return answer(await call.engine.volumes.list(call.filters()))
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    return answer(call.engine.volumes.inspect(call.path["name"]))
+    return answer(await call.engine.volumes.inspect(call.path["name"]))
 
 
 async def create(call: Call) -> web.StreamResponse:

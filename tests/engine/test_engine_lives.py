@@ -188,7 +188,7 @@ async def test_a_running_container_is_removed_only_by_force(engine: Engine) -> N
 async def test_volumes_keep_what_containers_write_and_anonymous_ones_go_with_them(engine: Engine) -> None:
     host = api.HostConfig(**NONE, binds=["kept:/data", "/scratch"])
     assert (await run(engine, "sh", "-c", "echo kept > /data/f; echo gone > /scratch/f", host=host))[0] == 0
-    assert [volume.name for volume in engine.volumes.list().volumes] == ["kept"]
+    assert [volume.name for volume in (await engine.volumes.list()).volumes] == ["kept"]
     assert await run(engine, "cat", "/data/f", host=api.HostConfig(**NONE, binds=["kept:/data:ro"])) == (0, "kept\n")
     user = await create(engine, "true", host=api.HostConfig(**NONE, binds=["kept:/x"]))
     with pytest.raises(Conflict, match=f"volume is in use - \\[{user}\\]"):

@@ -156,8 +156,8 @@ def test_limits_become_what_the_kernel_understands() -> None:
 @pytest.mark.parametrize(("text", "expected"), [
     ("/h:/c", MountRecord(kind="bind", target="/c", source="/h", propagation="rprivate", create_source=True)),
     ("/h/../x:/c/:ro,rslave", MountRecord(kind="bind", target="/c", source="/x", mode="ro,rslave", read_only=True, propagation="rslave", create_source=True)),
-    ("vol:/c:nocopy", MountRecord(kind="volume", target="/c", volume="vol", driver="local", mode="nocopy", copy=False)),
-    ("/c", MountRecord(kind="volume", target="/c", driver="local", anonymous=True)),
+    ("vol:/c:nocopy", MountRecord(kind="volume", target="/c", volume="vol", mode="nocopy", copy=False)),
+    ("/c", MountRecord(kind="volume", target="/c", anonymous=True)),
 ])
 def test_volume_arguments_mean_what_docker_says(text: str, expected: MountRecord) -> None:
     assert parse_bind(text) == expected
