@@ -118,6 +118,15 @@ def test_a_volume_in_use_is_kept_and_mounted_once_for_each_container(helper: Pri
     helper.docker("volume", "rm", "used")
 
 
+def test_files_are_copied_out_of_a_stopped_containers_volume(helper: PrivateHelper, plugin: Plugin) -> None:
+    driver = name_of(plugin)
+    helper.docker("run", "--name", "gone", "--volume-driver", driver, "-v", "copied:/x", "busybox", "sh", "-c", "echo out > /x/file")
+    assert b"out" in helper.docker("cp", "gone:/x/file", "-").stdout
+    assert plugin.mounts("copied") == []
+    helper.docker("rm", "gone")
+    helper.docker("volume", "rm", "copied")
+
+
 def test_what_another_engine_made_is_seen_and_used(helper: PrivateHelper, plugin: Plugin) -> None:
     (plugin.folder / "volumes/old").mkdir(parents=True)
     (plugin.folder / "volumes/old/file").write_text("old\n")
