@@ -296,14 +296,19 @@ class Keeper:
         await self._ask(Op.RESIZE, id=id, rows=rows, columns=columns, exec_id=exec_id)
 
     async def attach(
-        self, id: str, exec_id: str = "", *, stdin: bool, stdout: bool, stderr: bool, peer: socket.socket | None = None
+        self, id: str, exec_id: str = "", *, stdin: bool, stdout: bool, stderr: bool, peer: socket.socket | None = None,
+        framed: bool | None = None,
     ) -> socket.socket | None:
-        """A non-blocking stream socket to the process's streams (raw for a terminal, Docker's frames otherwise).
+        """A non-blocking stream socket to the process's streams (raw for a terminal, Docker's frames otherwise;
+        *framed* says which of the two).
 
         With *peer* the keeper takes that end of a pair of the caller's (which the caller closes), and None is returned.
         """
         fds = [peer.fileno()] if peer is not None else []
-        _, made = await self._ask(Op.ATTACH, fds, id=id, exec_id=exec_id, stdin=stdin, stdout=stdout, stderr=stderr)
+        more = {} if framed is None else {"framed": framed}
+        _, made = await self._ask(
+            Op.ATTACH, fds, id=id, exec_id=exec_id, stdin=stdin, stdout=stdout, stderr=stderr, **more
+        )
         if peer is not None:
             return None
         sock = socket.socket(fileno=made[0])

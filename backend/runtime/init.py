@@ -288,6 +288,8 @@ def _session(tty: bool) -> None:
 def _identity(process: ProcessPlan, root: int) -> users.Identity:
     if process.username is not None:
         found = users.resolve(root, process.username)
+        # The own group counts among the others too: leaving it must not lift a ban that files put on it (CVE-2022-36109).
+        found = users.Identity(found.uid, found.gid, (found.gid, *found.groups), found.home)
     else:
         home = next((u.home for u in users.all_users(root) if u.uid == process.uid), "") or "/"
         found = users.Identity(process.uid, process.gid, (), home)
@@ -352,7 +354,9 @@ def find_program(name: str, path: str) -> str:
             return name
         if problem == errno.ENOENT:
             raise Refused("not_found", f'exec: "{name}": stat {name}: no such file or directory', problem)
-        raise Refused("not_permitted", f'exec: "{name}": {os.strerror(problem).lower()}', problem)
+        # Older clients know only this one word for "cannot be run".
+        more = ": permission denied" if problem == errno.EISDIR else ""
+        raise Refused("not_permitted", f'exec: "{name}": {os.strerror(problem).lower()}{more}', problem)
     for directory in path.split(":"):
         candidate = f"{directory or '.'}/{name}"
         if directory and _problem(candidate) is None:

@@ -253,7 +253,8 @@ def cgroup_mount(
     target = make_directory(root, op.target)
     try:
         if controllers and not controllers[0][0]:
-            _one_cgroup(by_fd(target), "cgroup2", "", own_namespace=own_namespace, path=paths.get(""), flags=flags | ro)
+            path = None if own_namespace else paths.get("")
+            _one_cgroup(target, "cgroup2", "", own_namespace=own_namespace, path=path, flags=flags | ro)
             return
         sc.mount("tmpfs", by_fd(target), "tmpfs", flags, "mode=755,size=64k")
     finally:
@@ -266,7 +267,7 @@ def cgroup_mount(
             try:
                 kind = "cgroup2" if options == "cgroup2" else "cgroup"
                 data = "" if kind == "cgroup2" else options
-                _one_cgroup(by_fd(fd), kind, data, own_namespace=own_namespace, path=paths.get(name), flags=flags | ro)
+                _one_cgroup(fd, kind, data, own_namespace=own_namespace, path=paths.get(name), flags=flags | ro)
             finally:
                 os.close(fd)
             for alias in options.split(",") if "," in options and "=" not in options else ():
@@ -278,14 +279,21 @@ def cgroup_mount(
         os.close(base)
 
 
-def _one_cgroup(target: str, kind: str, options: str, *, own_namespace: bool, path: str | None, flags: int) -> None:
+def _one_cgroup(target: int, kind: str, options: str, *, own_namespace: bool, path: str | None, flags: int) -> None:
     if own_namespace:
-        sc.mount("cgroup", target, kind, flags, options or None)
+        sc.mount("cgroup", by_fd(target), kind, flags, options or None)
         return
     if path is None:
         return
-    sc.mount(path, target, None, sc.MS_BIND | sc.MS_REC)
-    sc.mount(None, target, None, sc.MS_REMOUNT | sc.MS_BIND | flags)
+    # Attributes are set on the clone: a remount by descriptor would mean the directory beneath the mount.
+    tree = sc.open_tree(sc.AT_FDCWD, path, sc.OPEN_TREE_CLONE | sc.AT_RECURSIVE)
+    try:
+        harmless = sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV | sc.MOUNT_ATTR_NOEXEC
+        sc.mount_setattr(tree, add=harmless | (sc.MOUNT_ATTR_RDONLY if flags & sc.MS_RDONLY else 0), recursive=True)
+        sc.mount_setattr(tree, propagation=sc.MS_PRIVATE, recursive=True)
+        sc.move_mount(tree, target)
+    finally:
+        os.close(tree)
 
 
 # --- devices --------------------------------------------------------------------------------------------------------
@@ -396,13 +404,17 @@ def readonly_paths(root: int, paths: tuple[str, ...]) -> None:
 def write_sysctls(root: int, sysctls: tuple[tuple[str, str], ...]) -> None:
     """Writes each through a descriptor that is checked to be procfs (CVE-2025-52881: redirected writes)."""
     for key, value in sysctls:
-        fd = sc.openat2(root, "proc/sys/" + key, os.O_WRONLY, resolve=IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
         try:
-            if sc.fstatfs_type(fd) != sc.PROC_SUPER_MAGIC:
-                raise OSError(errno.EPERM, f"sysctl {key}: not procfs")
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
+            fd = sc.openat2(root, "proc/sys/" + key, os.O_WRONLY, resolve=IN_ROOT | sc.RESOLVE_NO_SYMLINKS)
+            try:
+                if sc.fstatfs_type(fd) != sc.PROC_SUPER_MAGIC:
+                    raise OSError(errno.EPERM, "not procfs")
+                os.write(fd, value.encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            name = key.translate(str.maketrans("./", "/."))
+            raise OSError(error.errno, error.strerror, f'write sysctl {name} = "{value}"') from error
 
 
 # --- console --------------------------------------------------------------------------------------------------------

@@ -35,14 +35,14 @@ class Identity:
 
 def number(text: str) -> int | None:
     """A plain decimal number, or None. Stricter than ``int()``: no sign, blank, underscore or foreign digit."""
-    if not text or len(text) > 10 or not text.isascii() or not text.isdigit():
+    if not text or len(text) > 20 or not text.isascii() or not text.isdigit():
         return None
     return int(text)
 
 
 def _checked(value: int, what: str) -> int:
     if not 0 <= value <= MAX_ID:
-        raise NoSuchUser(f"{what} must be in range 0-{MAX_ID}")
+        raise NoSuchUser(f"uids and gids must be in range 0-{MAX_ID}: this one of the {what} is {value}")
     return value
 
 
