@@ -7,9 +7,13 @@ the session. The session ends when the container's output does, when the client 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import select
 import socket
+import struct
+import termios
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("slipway.api")
 _PIECE = 1 << 16
 _HIGH, _LOW = 1 << 18, 1 << 16        # bytes of stdin that wait before the client is held up, and go on
+_HEAD_PATIENCE = 0.25                 # seconds for the client to read the head of its answer
 _LOOK = 30.0                          # seconds between looks whether a client that ended its direction is still there
 
 
@@ -199,10 +204,11 @@ async def hijack(call: Call, session: Session, *, stdin: bool, keys: bytes = b""
     before.close()                          # no further request on this connection
     try:
         if session.history is not None:
+            await _head_taken(transport)
             async for piece in session.history:
                 transport.write(piece)
         if session.socket is not None:
-            watch = DetachKeys(keys) if session.tty and stdin else None
+            watch = DetachKeys(keys) if keys and stdin else None
             protocol = _Protocol(transport, session.socket, watch, stdin, before)
             transport.set_protocol(protocol)
             if tail.data:
@@ -217,10 +223,32 @@ async def hijack(call: Call, session: Session, *, stdin: bool, keys: bytes = b""
     return Hijacked(status=101)
 
 
+async def _head_taken(transport: asyncio.Transport) -> None:
+    """Wait, for a moment at most, until the client has read the answer's head.
+
+    docker-py reads the head through a buffer and the rest from the socket: what comes along with the head is lost to
+    it. A program that starts in milliseconds would lose its first lines that way.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_UNIX:
+        return
+    end = time.monotonic() + _HEAD_PATIENCE
+    while transport.get_write_buffer_size() or _unread(sock.fileno()):
+        if time.monotonic() > end or transport.is_closing():
+            return
+        await asyncio.sleep(0.001)
+
+
+def _unread(fd: int) -> int:
+    """Bytes that the other end of a UNIX socket has not read yet."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+
+
 async def _pump(wire: socket.socket, transport: asyncio.Transport, protocol: _Protocol) -> None:
     """Output to the client until there is no more, or nobody to take it."""
     loop = asyncio.get_running_loop()
     gone = asyncio.ensure_future(protocol.gone.wait())
+    first = True
     try:
         while True:
             reading = asyncio.ensure_future(loop.sock_recv(wire, _PIECE))
@@ -236,6 +264,9 @@ async def _pump(wire: socket.socket, transport: asyncio.Transport, protocol: _Pr
                 return
             if not data or protocol.gone.is_set():
                 return
+            if first:
+                first = False
+                await _head_taken(transport)
             transport.write(data)
             if not protocol.writable.is_set():
                 await protocol.writable.wait()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from backend.engine import etcfiles, ports
+from backend.engine import etcfiles, links, ports
 from backend.engine.container import Container
 from backend.engine.core import Core
 from backend.engine.paths import write
@@ -234,10 +234,22 @@ class Connector:
     def _links(self, container: Container) -> list[tuple[str, str]]:
         """The old links of the default bridge: lines for containers that run."""
         made = []
-        for entry in container.record.host_config.links or ():
-            name, _, alias = entry.partition(":")
-            other = self._core.table.get(name)
-            for endpoint in other.status.endpoints[:1]:
-                names = dict.fromkeys((alias or other.name, other.hostname, other.name))
-                made.append((endpoint.ipv4, " ".join(names)))
+        for other, alias, address in self._linked(container):
+            names = dict.fromkeys((alias, other.hostname, other.name))
+            made.append((address, " ".join(names)))
         return made
+
+    def _linked(self, container: Container) -> Iterator[tuple[Container, str, str]]:
+        """The containers that it is linked to, what it calls them, and their addresses."""
+        for text in container.record.host_config.links or ():
+            name, alias = links.parse(text)
+            other = self._core.table.get(name)
+            if not other.status.active:
+                raise Conflict(f"Cannot link to a non running container: /{other.name} AS /{container.name}/{alias}")
+            for endpoint in other.status.endpoints[:1]:
+                yield other, alias, endpoint.ipv4
+
+    def link_environment(self, container: Container) -> list[str]:
+        """What its links put into its environment."""
+        return [entry for other, alias, address in self._linked(container) for entry in links.environment(
+            container.name, alias, address, other.record.config.exposed_ports, other.record.config.env)]

@@ -29,21 +29,22 @@ class Waiter:
     def __init__(self, container: Container, condition: str) -> None:
         self.condition = condition
         self._container = container
-        self._future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._future: asyncio.Future[api.WaitResult] = asyncio.get_running_loop().create_future()
         if condition in ("", "not-running") and not container.status.active and container.status.state != "restarting":
-            self._future.set_result(container.status.exit_code)
+            self.answer(container.status)
         else:
             container.waiters.add(self)
 
-    def answer(self, code: int) -> None:
-        """Tell the exit code."""
+    def answer(self, status: Status) -> None:
+        """Tell the exit code, and why there is none of a program's own."""
         if not self._future.done():
-            self._future.set_result(code)
+            error = api.WaitError(message=status.error) if status.error else api.UNSET
+            self._future.set_result(api.WaitResult(status_code=status.exit_code, error=error))
 
     async def result(self) -> api.WaitResult:
         """The exit code, once the condition holds. Cancelling it ends the wait."""
         try:
-            return api.WaitResult(status_code=await self._future)
+            return await self._future
         finally:
             self._container.waiters.discard(self)
 
@@ -101,7 +102,7 @@ class Container:
         """Tell the exit code to those who wait for one of *conditions*."""
         for waiter in list(self.waiters):
             if waiter.condition in conditions:
-                waiter.answer(self.status.exit_code)
+                waiter.answer(self.status)
 
     def drop_pending(self) -> None:
         """End attaches whose start did not come."""

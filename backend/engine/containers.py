@@ -8,31 +8,36 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from backend.engine import health, limits, listing, spec, stats, views, volumedrivers
+from backend.engine import checks, health, links, listing, spec, stats, views, volumedrivers
 from backend.engine.clock import parse_time
 from backend.engine.connect import network_mode, wish_for
 from backend.engine.container import CONDITIONS, Container, PendingAttach, Waiter
 from backend.engine.core import Core
-from backend.engine.create import build_record, check_restart, log_limits
+from backend.engine.create import build_record
 from backend.engine.execs import Execs
 from backend.engine.history import COARSE, FINE, Row
 from backend.engine.launch import check_bind
 from backend.engine.life import Life
+from backend.engine.logchoice import log_limits
 from backend.engine.names import check_name, new_id
-from backend.engine.record import ContainerRecord, Status
+from backend.engine.record import ContainerRecord, MountRecord, Status
 from backend.engine.rootview import directory_inside, root_of
 from backend.engine.streams import AttachWish, Growth, LogStream, LogWish, Session
 from backend.engine.top import top
+from backend.engine.update import update
 from backend.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplemented_, ServerError, Unavailable
-from backend.runtime.cgroups import CgroupError
 from backend.runtime.client import KeeperError
-from backend.spec import api
+from backend.spec import api, reference
 from backend.spec.filters import Filters
 from backend.spec.image import parse_platform
 from backend.volumes import tree
+
+if TYPE_CHECKING:
+    from backend.images.types import Image
 
 _NO_PROFILE = '{"errno":1,"always":[],"conditional":[]}'
 PRUNE_KEYS = frozenset({"label", "label!", "until"})
@@ -54,15 +59,15 @@ class Containers:
         if core.closing:
             raise Unavailable("the engine is stopping")
         if not body.image:
-            raise InvalidArgument("no image was given: name the image to create a container from")
-        image = core.images.get(body.image)
+            raise InvalidArgument("config cannot be empty in order to create a container: no image was given")
+        image = self._image(body.image)
         self._check_platform(body.image, image.details.os, image.details.architecture, platform)
         identity = new_id()
         name = core.table.claim(name, identity)
         try:
-            record = build_record(body, image, identity=identity, name=name, cpus=core.cpus,
-                                  log_driver=core.settings.log_driver, log_opts=core.settings.log_opts,
-                                  others=core.table.mounts_of)
+            record, told = build_record(
+                body, image, identity=identity, name=name, cpus=core.cpus, facts=core.facts,
+                log_driver=core.settings.log_driver, log_opts=core.settings.log_opts, others=self._mounts_of)
             if network_mode(record.host_config.network_mode) == "host" and not record.config.hostname:
                 record.config.hostname = os.uname().nodename
             self._rehearse(record)
@@ -71,7 +76,21 @@ class Containers:
             core.table.unclaim(name)
             raise
         self._life.tell(container, "create")
-        return api.ContainerCreated(id=identity, warnings=[])
+        return api.ContainerCreated(id=identity, warnings=told)
+
+    def _image(self, name: str) -> Image:
+        try:
+            return self._core.images.get(name)
+        except NotFound:
+            if not name.startswith("sha256:"):
+                reference.parse(name)              # what is no name can never be pulled, and says so
+            raise
+
+    def _mounts_of(self, ref: str) -> Sequence[MountRecord]:
+        try:
+            return self._core.table.mounts_of(ref)
+        except NotFound as error:
+            raise InvalidArgument(error.message) from error
 
     @staticmethod
     def _check_platform(name: str, system: str, machine: str, platform: str) -> None:
@@ -93,7 +112,12 @@ class Containers:
         for name, settings in record.networks.items():
             self._core.networks.check(name, wish_for(record, settings))
         host = record.host_config
-        if host.security_opt or host.device_cgroup_rules or host.blkio_weight_device:
+        for _, ref in checks.references(host):
+            try:
+                self._core.table.get(ref)
+            except NotFound as error:
+                raise InvalidArgument(error.message) from error
+        if host.security_opt or host.device_cgroup_rules:
             spec.build(spec.SpecInput(record=record, hostname="", cgroups_path="", machine=self._core.machine,
                                       kernel=self._core.kernel, seccomp_default=_NO_PROFILE))
 
@@ -231,7 +255,7 @@ class Containers:
         """Everything about a container."""
         container = self._core.table.get(ref)
         places = self._core.paths.container(container.id)
-        driver = log_limits(container.record.host_config.log_config)[0]
+        driver = log_limits(container.record.host_config.log_config, own=container.record.own_log)[0]
         made = views.inspect(
             container, places=places, networks=views.endpoint_views(container, self._network_ids()),
             volume_path=self._volume_paths(), log_path=f"{places.log}/json.log" if driver == "json-file" else "")
@@ -309,12 +333,28 @@ class Containers:
         await self._life.remove(container, force=force, volumes=volumes)
         self._execs.drop_container(container)
 
+    async def remove_link(self, ref: str, alias: str) -> None:
+        """Take away what a container calls another one (`docker rm --link`)."""
+        container = self._core.table.get(ref)
+        async with container.lock:
+            host = container.record.host_config
+            kept = [text for text in host.links or () if links.parse(text)[1] != alias]
+            if len(kept) == len(host.links or ()):
+                raise NotFound(f"No such link: /{container.name}/{alias}")
+            container.record.host_config = msgspec.structs.replace(host, links=kept)
+            await self._core.state.put_container(container.record, container.status)
+            if container.status.active:
+                self._life.connector.write_files(container)
+
     async def rename(self, ref: str, name: str) -> None:
         """Give it another name."""
         container = self._core.table.get(ref)
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")
-        name = check_name(name)
+        try:
+            name = check_name(name)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"Error when allocating new name: {error.message}") from error
         async with container.lock:
             old = container.name
             if name == old:
@@ -339,25 +379,8 @@ class Containers:
 
     async def update(self, ref: str, body: api.ContainerUpdate) -> api.ContainerUpdated:
         """Change its limits and restart policy, at once if it runs."""
-        container = self._core.table.get(ref)
-        async with container.lock:
-            changed = {name: getattr(body, name) for name in _UPDATABLE if getattr(body, name)}
-            if body.restart_policy.name:
-                if container.record.host_config.auto_remove and body.restart_policy.name != "no":
-                    raise InvalidArgument("can't update restart policy for a container with AutoRemove")
-                changed["restart_policy"] = body.restart_policy
-            host = msgspec.structs.replace(container.record.host_config, **changed)
-            limits.check(host, self._core.cpus)
-            check_restart(host)
-            if container.status.active:
-                try:
-                    self._life.cgroup(container).update(limits.resources(host, ()))
-                except (OSError, CgroupError) as error:
-                    raise ServerError(f"cannot update container {container.id}: {error}") from error
-            container.record.host_config = host
-            await self._core.state.put_container(container.record, container.status)
-        self._life.tell(container, "update")
-        return api.ContainerUpdated()
+        return api.ContainerUpdated(
+            warnings=await update(self._core, self._life, self._core.table.get(ref), body))
 
     async def prune(self, filters: Filters | None = None) -> api.ContainersPruned:
         """Remove all that do not run."""
@@ -405,6 +428,10 @@ class Containers:
                     raise ServerError(f"cannot attach to container {container.id}: {error.message}") from error
         return self._attach_later(container, wish, stdin=stdin, history=history)
 
+    def detached(self, ref: str) -> None:
+        """A client has left it by the detach keys; it runs on."""
+        self._life.tell(self._core.table.get(ref), "detach")
+
     def _attach_later(self, container: Container, wish: AttachWish, *, stdin: bool,
                       history: LogStream | None) -> Session:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -434,7 +461,7 @@ class Containers:
         """Set its terminal's size."""
         container = self._core.table.get(ref)
         if not container.status.active:
-            raise Conflict(f"cannot resize a stopped container: container {container.id} is not running")
+            raise Conflict(f"container {container.id} is not running")
         try:
             await self._core.keeper.resize(container.id, rows, columns)
         except KeeperError as error:
@@ -442,11 +469,6 @@ class Containers:
                 raise Conflict(f"container {container.id} is not running") from error
             raise ServerError(f"cannot resize container {container.id}: {error.message}") from error
         self._life.tell(container, "resize", height=str(rows), width=str(columns))
-
-
-_UPDATABLE = ("cpu_shares", "memory", "nano_cpus", "cpu_period", "cpu_quota", "cpu_realtime_period",
-              "cpu_realtime_runtime", "cpuset_cpus", "cpuset_mems", "memory_reservation", "memory_swap", "pids_limit",
-              "blkio_weight")
 
 
 def _tree_size(path: str) -> int:

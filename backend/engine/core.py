@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from backend.engine.container import Table
 from backend.engine.events import EventBus
+from backend.engine.facts import Facts, look
 from backend.engine.paths import Paths
 from backend.engine.settings import Settings
 from backend.engine.state import State
@@ -45,6 +46,7 @@ class Core:
     kernel: tuple[int, int]
     cpus: int
     memory: int
+    facts: Facts = field(default_factory=look)
     closing: bool = False
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 

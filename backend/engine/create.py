@@ -1,44 +1,42 @@
-"""From the body of a create to a container's record: defaults, the image's share, every check that needs no kernel."""
+"""From the body of a create to a container's record: Docker's defaults and the image's share filled in. Pure."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from backend.engine import limits, mounts, ports, spec
+from backend.engine import checks, limits, links, logchoice, mounts, ports, spec
 from backend.engine.connect import network_mode
 from backend.engine.record import ContainerRecord, MountRecord
-from backend.engine.signals import signal_number
-from backend.errors import InvalidArgument, NotImplemented_
-from backend.network.ports import parse_wish
+from backend.errors import InvalidArgument
 from backend.spec import api
 
 if TYPE_CHECKING:
+    from backend.engine.facts import Facts
     from backend.images.types import Image
 
-RUNTIMES = ("slipway",)
-DRIVERS = {"": "local", "local": "local", "slipway": "local", "json-file": "json-file", "none": "none"}
-RESTARTS = ("", "no", "always", "unless-stopped", "on-failure")
-_HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]*[a-zA-Z0-9_])?")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 
 
-def build_record(body: api.ContainerCreate, image: Image, *, identity: str, name: str, cpus: int, log_driver: str,
-                 log_opts: dict[str, str], others: Callable[[str], Sequence[MountRecord]]) -> ContainerRecord:
-    """The record of a new container. Raises :class:`InvalidArgument` and :class:`NotImplemented_`."""
+def build_record(body: api.ContainerCreate, image: Image, *, identity: str, name: str, cpus: int, facts: Facts,
+                 log_driver: str, log_opts: dict[str, str],
+                 others: Callable[[str], Sequence[MountRecord]]) -> tuple[ContainerRecord, list[str]]:
+    """The record of a new container, and what has to be said of it. Raises :class:`InvalidArgument` and
+    :class:`NotImplemented_`."""
     _check_network_mode(body)
     config = _config(body, image, identity)
     host = _host(body.host_config, log_driver, log_opts)
-    check(config, host, cpus)
+    told = checks.discard(host, facts)
+    checks.check(config, host, cpus, facts)
+    told += checks.warnings(host, facts)
     path, args = spec.command(config.entrypoint, config.cmd)
     found = mounts.collect(config, host, list(image.config.volumes or ()), others)
+    own_log = not body.host_config.log_config.type and host.log_config.type == logchoice.DEFAULT
     return ContainerRecord(
         id=identity, name=name, created=time.time_ns(), image=image.id, image_name=body.image, path=path, args=args,
-        config=config, host_config=host, networks=_networks(body, host), mounts=found)
+        config=config, host_config=host, networks=_networks(body, host), mounts=found, own_log=own_log), told
 
 
 def _config(body: api.ContainerCreate, image: Image, identity: str) -> api.ContainerConfig:
@@ -82,7 +80,7 @@ def _host(given: api.HostConfig, log_driver: str, log_opts: dict[str, str]) -> a
     """The host's part with Docker's defaults filled in, as inspect shows them."""
     made = msgspec.structs.replace(given)
     made.network_mode = network_mode(made.network_mode)
-    made.runtime = made.runtime or RUNTIMES[0]
+    made.runtime = made.runtime or checks.OWN_RUNTIME
     made.ipc_mode = made.ipc_mode or "private"
     made.cgroupns_mode = made.cgroupns_mode or ("host" if made.privileged else "private")
     made.shm_size = made.shm_size or spec.DEFAULT_SHM
@@ -94,6 +92,8 @@ def _host(given: api.HostConfig, log_driver: str, log_opts: dict[str, str]) -> a
         made.console_size = [0, 0]
     if made.memory and not made.memory_swap:
         made.memory_swap = 2 * made.memory
+    limits.normalise(made)
+    made.links = [f"{name}:{alias}" for name, alias in map(links.parse, made.links)] if made.links else made.links
     if not made.privileged and not spec.security_options(made).unmasked:
         made.masked_paths = list(spec.MASKED_PATHS) if made.masked_paths is None else made.masked_paths
         made.readonly_paths = list(spec.READONLY_PATHS) if made.readonly_paths is None else made.readonly_paths
@@ -118,35 +118,6 @@ def _networks(body: api.ContainerCreate, host: api.HostConfig) -> dict[str, api.
     return made
 
 
-def check(config: api.ContainerConfig, host: api.HostConfig, cpus: int) -> None:
-    """Everything about a container that can be wrong before it starts."""
-    limits.check(host, cpus)
-    spec.capabilities(host)
-    spec.security_options(host)
-    for port, bindings in host.port_bindings.items():
-        for binding in bindings:
-            parse_wish(port, binding.host_ip, binding.host_port)
-    check_restart(host)
-    _check_modes(host)
-    _check_log(host)
-    if config.stop_signal:
-        signal_number(config.stop_signal)
-    if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, "
-                              "it needs to be an absolute path")
-    if config.hostname and (len(config.hostname) > 63 or not _HOSTNAME.fullmatch(config.hostname)):
-        raise InvalidArgument(f"invalid hostname format: {config.hostname}")
-    for one in config.env:
-        if not one or one.startswith("="):
-            raise InvalidArgument(f"invalid environment variable: {one}")
-    if config.stop_timeout is not None and config.stop_timeout < -1:
-        raise InvalidArgument(f"invalid stop timeout: {config.stop_timeout}")
-    if host.auto_remove and host.restart_policy.name not in ("", "no"):
-        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-    if host.storage_opt:
-        raise NotImplemented_("storage options are not supported: overlay layers have no size limit here")
-
-
 def _check_network_mode(body: api.ContainerCreate) -> None:
     """What a container cannot have of its own in the host's or another container's network namespace."""
     host, mode = body.host_config, network_mode(body.host_config.network_mode)
@@ -164,64 +135,3 @@ def _check_network_mode(body: api.ContainerCreate) -> None:
     for words, given in refused:
         if given:
             raise InvalidArgument(f"conflicting options: {words}")
-
-
-def check_restart(host: api.HostConfig) -> None:
-    """Refuse a restart policy that cannot be."""
-    policy = host.restart_policy
-    if policy.name not in RESTARTS:
-        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', "
-                              "'on-failure', or 'unless-stopped'")
-    if policy.maximum_retry_count and policy.name != "on-failure":
-        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
-    if policy.maximum_retry_count < 0:
-        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
-
-
-def _check_modes(host: api.HostConfig) -> None:
-    if host.runtime not in RUNTIMES:
-        if host.runtime in ("runc", "crun", "io.containerd.runc.v2"):
-            raise NotImplemented_(f"the runtime {host.runtime} cannot be chosen yet; leave --runtime out")
-        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
-    if host.ipc_mode not in ("private", "shareable", "host", "none"):
-        if host.ipc_mode.startswith("container:"):
-            raise NotImplemented_("--ipc=container:... is not supported yet")
-        raise InvalidArgument(f"invalid IPC mode: {host.ipc_mode}")
-    if host.pid_mode not in ("", "private", "host") and not host.pid_mode.startswith("container:"):
-        raise InvalidArgument(f"invalid PID mode: {host.pid_mode}")
-    if host.uts_mode not in ("", "private", "host"):
-        raise InvalidArgument(f"invalid UTS mode: {host.uts_mode}")
-    if host.cgroupns_mode not in ("private", "host"):
-        raise InvalidArgument(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
-    if host.userns_mode not in ("", "host"):
-        raise NotImplemented_(f"--userns={host.userns_mode} is not supported yet")
-
-
-def _check_log(host: api.HostConfig) -> None:
-    if host.log_config.type not in DRIVERS:
-        raise InvalidArgument(f"logger: no log driver named '{host.log_config.type}' is registered")
-    log_limits(host.log_config)
-
-
-def log_limits(config: api.LogConfig) -> tuple[str, int, int]:
-    """The keeper's driver for a log, bytes a file (0 = no limit) and files to keep. Raises :class:`InvalidArgument`."""
-    driver = DRIVERS[config.type]
-    size = _size(config.config.get("max-size", "20m" if driver == "local" else "-1"))
-    count = config.config.get("max-file", "5" if driver == "local" else "1")
-    if not (count.isascii() and count.isdigit()) or not int(count[:6]) > 0:
-        raise InvalidArgument(f"log-opt max-file {count!r} must be a number above 0")
-    known = {"max-size", "max-file", "compress", "mode", "max-buffer-size", "labels", "labels-regex", "env",
-             "env-regex", "tag"}
-    for name in config.config:
-        if name not in known:
-            raise InvalidArgument(f"unknown log opt '{name}' for {config.type} log driver")
-    return ("slipway" if driver == "local" else driver), size, int(count)
-
-
-def _size(text: str) -> int:
-    if text == "-1":
-        return 0
-    found = _SIZE.fullmatch(text)
-    if not found:
-        raise InvalidArgument(f"invalid size: '{text}'")
-    return int(float(found[1]) * 1024 ** "bkmgt".index((found[2] or "b").lower()))

@@ -60,3 +60,30 @@ def wanted(host: api.HostConfig) -> tuple[HostDevice, ...]:
             raise ServerError(f'error gathering device information while adding custom device "{one.path_on_host}": '
                               f'{(error.strerror or "").lower()}') from error
     return tuple(made)
+
+
+_THROTTLES = (("throttleReadBpsDevice", "blkio_device_read_bps"), ("throttleWriteBpsDevice", "blkio_device_write_bps"),
+              ("throttleReadIOPSDevice", "blkio_device_read_iops"),
+              ("throttleWriteIOPSDevice", "blkio_device_write_iops"))
+
+
+def throttles(host: api.HostConfig) -> dict[str, list[dict[str, int]]]:
+    """The block I/O limits of single devices, as OCI `blockIO` has them. Raises :class:`ServerError` for a device that
+    is not there, as dockerd does at the start."""
+    made = {}
+    for name, attribute in _THROTTLES:
+        entries = [{**_number(one.path), "rate": one.rate} for one in getattr(host, attribute)]
+        if entries:
+            made[name] = entries
+    weights = [{**_number(one.path), "weight": one.weight} for one in host.blkio_weight_device]
+    return {**made, "weightDevice": weights} if weights else made
+
+
+def _number(path: str) -> dict[str, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise ServerError(f"stat {path}: {(error.strerror or '').lower()}") from error
+    if not stat.S_ISBLK(found.st_mode):
+        raise ServerError(f"{path} is not a block device")
+    return {"major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}

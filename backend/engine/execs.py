@@ -106,7 +106,10 @@ class Execs:
         container.execs.clear()
 
     async def start(self, exec_id: str, *, detach: bool, tty: bool, rows: int = 0, columns: int = 0) -> Session | None:
-        """Run it. A program that cannot run is told through the session, as clients expect; a detached one raises."""
+        """Run it. A program that cannot run is told through the session, as clients expect; a detached one raises.
+
+        *tty* is what the client takes the stream for: raw bytes, or frames, which it may also want from a terminal.
+        """
         one = self.get(exec_id)
         if one.state != "created":
             raise Conflict(f"Error: Exec command {exec_id} has already run" if one.state == "ended" else
@@ -116,9 +119,9 @@ class Execs:
         if not (rows or columns) and len(one.body.console_size) == 2:
             rows, columns = one.body.console_size
         try:
-            session = await self._run(one, detach, rows, columns)
+            session = await self._run(one, detach, tty, rows, columns)
         except KeeperError as error:
-            return self._failed(one, error, detach)
+            return self._failed(one, error, detach, tty)
         if one.state == "starting":
             one.state = "running"
         one.ready.set()
@@ -126,7 +129,7 @@ class Execs:
         self._core.spawn(self._watch(one), f"exec {one.id[:12]}")
         return session
 
-    async def _run(self, one: Exec, detach: bool, rows: int, columns: int) -> Session | None:
+    async def _run(self, one: Exec, detach: bool, tty: bool, rows: int, columns: int) -> Session | None:
         container, keeper, body = one.container, self._core.keeper, one.body
         process = spec.exec_process(container.record, body, container.hostname or container.id[:12])
         stdio = Stdio(one.tty, body.attach_stdin and not detach, True, rows, columns)
@@ -134,31 +137,37 @@ class Execs:
         sock: socket.socket | None = None
         if not detach:
             sock = await keeper.attach(container.id, one.id, stdin=body.attach_stdin, stdout=body.attach_stdout,
-                                       stderr=body.attach_stderr)
+                                       stderr=body.attach_stderr, framed=not tty)
         try:
             await keeper.exec_start(container.id, one.id)
         except BaseException:
             if sock is not None:
                 sock.close()
             raise
-        return None if detach else Session(one.tty, sock)
+        return None if detach else Session(tty, sock)
 
-    def _failed(self, one: Exec, error: KeeperError, detach: bool) -> Session | None:
+    def _failed(self, one: Exec, error: KeeperError, detach: bool, tty: bool) -> Session | None:
         if error.reason == "not_running":
             one.exited(_NOT_PERMITTED)
             raise Conflict(f"container {one.container.id} is not running") from error
         one.exited(_NOT_FOUND if error.reason == "not_found" else _NOT_PERMITTED)
         self._tell(one, f"exec_start: {' '.join(one.body.cmd)}")
         self._tell(one, "exec_die", exitCode=str(one.exit_code))
+        if error.reason == "no_user":
+            raise InvalidArgument(error.message) from error
         text = f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}"
         if detach:
             raise (InvalidArgument if error.reason in ("not_found", "not_permitted") else ServerError)(text) from error
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         line = text.encode() + b"\r\n"
-        theirs.sendall(line if one.tty else struct.pack(">BxxxL", 1, len(line)) + line)
+        theirs.sendall(line if tty else struct.pack(">BxxxL", 1, len(line)) + line)
         theirs.close()
         ours.setblocking(False)
-        return Session(one.tty, ours)
+        return Session(tty, ours)
+
+    def detached(self, exec_id: str) -> None:
+        """Its client has left by the detach keys; it runs on."""
+        self._tell(self.get(exec_id), "exec_detach")
 
     async def _watch(self, one: Exec) -> None:
         await one.ended.wait()

@@ -7,12 +7,12 @@ import os
 import msgspec
 
 import resources
-from backend.engine import spec, volumedrivers
+from backend.engine import shm, spec, volumedrivers
 from backend.engine.connect import Connector, Sandbox
 from backend.engine.container import Container
 from backend.engine.core import Core, log
-from backend.engine.create import log_limits
-from backend.engine.devices import wanted
+from backend.engine.devices import throttles, wanted
+from backend.engine.logchoice import log_limits
 from backend.engine.paths import write_bundle
 from backend.engine.record import MountRecord
 from backend.errors import Conflict, EngineError, InvalidArgument, ServerError, Unavailable
@@ -40,7 +40,7 @@ def refusal(error: KeeperError) -> StartFailed:
         return StartFailed(InvalidArgument(f"failed to start the container: {text}"), EXIT_NOT_FOUND)
     if error.reason == "not_permitted":
         return StartFailed(InvalidArgument(f"failed to start the container: {text}"), EXIT_NOT_PERMITTED)
-    if error.reason in ("no_user", "bad_config"):
+    if error.reason in ("no_user", "bad_config", "bad_cwd"):
         return StartFailed(InvalidArgument(text), EXIT_OTHER)
     return StartFailed(ServerError(f"failed to start the container: {text}"), EXIT_OTHER)
 
@@ -83,7 +83,7 @@ class Launcher:
         try:
             config = spec.build(self._spec(container, sandbox, mounts))
             write_bundle(places, spec.to_json(config))
-            driver, size, files = log_limits(record.host_config.log_config)
+            driver, size, files = log_limits(record.host_config.log_config, own=record.own_log)
             rows, columns = (record.host_config.console_size or [0, 0])[:2]
             container.status.pid = await core.keeper.create(
                 container.id, places.bundle, overlay=Overlay(tuple(lower), places.upper, places.work),
@@ -108,6 +108,11 @@ class Launcher:
     def _spec(self, container: Container, sandbox: Sandbox, mounts: tuple[MountRecord, ...]) -> spec.SpecInput:
         record, host, core = container.record, container.record.host_config, self._core
         joined = {"network": sandbox.joined} if sandbox.joined else {}
+        shared = ""
+        if host.ipc_mode == "shareable":
+            shared = shm.provide(core.paths, container.id, host.shm_size)
+        elif host.ipc_mode.startswith("container:"):
+            shared = self._joined_shm(host.ipc_mode.removeprefix("container:"))
         for kind, mode in (("pid", host.pid_mode), ("ipc", host.ipc_mode), ("uts", host.uts_mode),
                            ("cgroup", host.cgroupns_mode)):
             if mode == "host":
@@ -118,12 +123,22 @@ class Launcher:
             record=record, hostname="" if host.uts_mode == "host" else sandbox.hostname,
             cgroups_path=self.cgroup_path(container), machine=core.machine, kernel=core.kernel,
             seccomp_default=self._seccomp, mounts=mounts, files=sandbox.files, joined=joined, devices=wanted(host),
+            throttles=throttles(host), links=tuple(self._connector.link_environment(container)), shm=shared,
             init=bool(host.init))
+
+    def _joined_shm(self, ref: str) -> str:
+        """The shared memory of the container whose IPC namespace is joined."""
+        other = self._core.table.get(ref)
+        if other.record.host_config.ipc_mode != "shareable":
+            raise InvalidArgument(f"can't join IPC of container {ref}: non-shareable IPC "
+                                  "(hint: use IpcMode:shareable for the donor container)")
+        return shm.place(self._core.paths, other.id)
 
     def _other_namespace(self, ref: str, kind: str) -> str:
         other = self._core.table.get(ref)
         if not other.status.active:
-            raise Conflict(f"cannot join {kind.upper()} namespace of a non running container: {ref}")
+            raise Conflict(f"cannot join {kind.upper()} namespace of a non running container: {ref}: container "
+                           f"{other.id} is not running")
         return f"/proc/{other.status.pid}/ns/{kind}"
 
     def cgroup_path(self, container: Container) -> str:
@@ -175,6 +190,7 @@ class Launcher:
             container.cgroup.close()
             container.cgroup = None
         container.status.pid = 0
+        shm.withdraw(self._core.paths, container.id)
         self._remove_bundle(container.id)
         self._core.images.release(container.id)
 

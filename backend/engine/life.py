@@ -18,7 +18,7 @@ from backend.engine.core import Core, log
 from backend.engine.launch import Launcher, StartFailed
 from backend.engine.meter import Meter
 from backend.engine.signals import signal_number
-from backend.errors import Conflict, EngineError, NotModified, ServerError
+from backend.errors import Conflict, EngineError, InvalidArgument, NotModified, ServerError
 from backend.runtime.cgroups import Cgroup, CgroupError
 from backend.runtime.client import Exit, KeeperError
 
@@ -119,6 +119,7 @@ class Life:
         again = self._restarts(container, exit_)
         if again:
             status.state = "restarting"
+            status.restart_count += 1
         self.keep(container)
         container.ended.set()
         self._core.spawn(self._after_exit(container, again), f"aftermath of {container.name}")
@@ -172,7 +173,6 @@ class Life:
             if container.status.state != "restarting" or container.removed:
                 return
             container.restart_timer = None
-            container.status.restart_count += 1
             try:
                 await self._launch(container)
             except EngineError as error:
@@ -261,7 +261,10 @@ class Life:
 
     async def kill(self, container: Container, signal: str) -> None:
         """Send a signal; after SIGKILL it returns when the container has ended."""
-        number = signal_number(signal or "SIGKILL")
+        try:
+            number = signal_number(signal or "SIGKILL")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"cannot kill container: {container.id}: {error.message}") from error
         if container.status.state == "restarting" and number == SIGKILL:
             container.status.stopped_by_user = True
             self._cancel_restart(container)
@@ -302,7 +305,9 @@ class Life:
         """Freeze its processes."""
         async with container.lock:
             if container.status.state == "paused":
-                raise Conflict(f"container {container.id} is already paused")
+                raise Conflict(f"Container {container.id} is already paused")
+            if container.status.state == "restarting":
+                raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
             if container.status.state != "running":
                 raise Conflict(f"container {container.id} is not running")
             try:
@@ -320,7 +325,7 @@ class Life:
         """Let them go on."""
         async with container.lock:
             if container.status.state != "paused":
-                raise Conflict(f"container {container.id} is not paused")
+                raise Conflict(f"Container {container.id} is not paused")
             await self._thaw(container)
 
     async def _thaw(self, container: Container) -> None:
@@ -347,9 +352,9 @@ class Life:
         status = container.status
         if status.removing or container.removed:
             raise Conflict(f"removal of container {container.id} is already in progress")
-        if status.active and not force:
+        if (status.active or status.state == "restarting") and not force:
             what = ("paused and must be unpaused first" if status.state == "paused" else
-                    "running: stop the container before removing or force remove")
+                    f"{status.state}: stop the container before removing or force remove")
             raise Conflict(f'cannot remove container "{container.name}": container is {what}')
         status.removing = True
         try:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import InvalidArgument, NotImplemented_
 from backend.spec import api
 
+if TYPE_CHECKING:
+    from backend.engine.facts import Facts
+
 MINIMUM_MEMORY = 6 << 20
 _PERIOD = 100_000
+_CPUSET_MAXIMUM = 8192
 _ULIMITS = frozenset({"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
                       "rtprio", "rttime", "sigpending", "stack"})
 _NAMESPACED = ("net.", "fs.mqueue.")
@@ -18,20 +22,27 @@ _IPC = frozenset({"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem
 _UTS = frozenset({"kernel.domainname", "kernel.hostname"})
 
 
-def check(host: api.HostConfig, cpus: int) -> None:
+def normalise(host: api.HostConfig) -> None:
+    """Write the several ways to say "no limit" in one."""
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        host.pids_limit = None
+
+
+def check(host: api.HostConfig, cpus: int, facts: Facts) -> None:
     """Raise :class:`InvalidArgument` for a limit that cannot be, in Docker's words. *cpus*: how many there are."""
     _check_memory(host)
-    _check_cpu(host, cpus)
+    _check_cpu(host, cpus, facts.nodes)
     if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidArgument("range of blkio weight is from 10 to 1000")
     if not -1000 <= host.oom_score_adj <= 1000:
-        raise InvalidArgument(f"invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+        raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
     if host.device_requests:
         wanted = host.device_requests[0]
-        raise NotImplemented_(f'could not select device driver "{wanted.driver}" with capabilities: '
-                              f'{wanted.capabilities}')
+        groups = " ".join("[" + " ".join(group) + "]" for group in wanted.capabilities)
+        raise NotImplemented_(f'could not select device driver "{wanted.driver}" with capabilities: [{groups}]: '
+                              "device requests (--gpus) are not supported; name the devices with --device")
     for one in host.ulimits or ():
         if one.name not in _ULIMITS:
             raise InvalidArgument(f"invalid ulimit type: {one.name}")
@@ -57,7 +68,7 @@ def _check_memory(host: api.HostConfig) -> None:
         raise InvalidArgument(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
 
 
-def _check_cpu(host: api.HostConfig, cpus: int) -> None:
+def _check_cpu(host: api.HostConfig, cpus: int, nodes: int) -> None:
     if host.nano_cpus and (host.cpu_period or host.cpu_quota):
         other = "CPU Period" if host.cpu_period else "CPU Quota"
         raise InvalidArgument(f"Conflicting options: Nano CPUs and {other} cannot both be set")
@@ -69,21 +80,27 @@ def _check_cpu(host: api.HostConfig, cpus: int) -> None:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < host.cpu_quota < 1000:
         raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-    for what, text in (("CPUs", host.cpuset_cpus), ("memory nodes", host.cpuset_mems)):
-        chosen = _parse_set(what, text)
-        if what == "CPUs" and chosen and max(chosen) >= cpus:
-            raise InvalidArgument(f"Requested CPUs are not available - requested {text}, available: 0-{cpus - 1}")
+    for what, name, text, count in (("CPUs", "cpus", host.cpuset_cpus, cpus),
+                                    ("memory nodes", "mems", host.cpuset_mems, nodes)):
+        if _largest(name, text) >= count:
+            there = f"0-{count - 1}" if count > 1 else "0"
+            raise InvalidArgument(f"Requested {what} are not available - requested {text}, available: {there}")
 
 
-def _parse_set(what: str, text: str) -> set[int]:
-    made: set[int] = set()
+def _largest(name: str, text: str) -> int:
+    """The largest number of a list such as "0-2,5"; -1 if it is empty."""
+    made = -1
     for part in filter(None, text.split(",")):
         first, dash, last = part.partition("-")
         numbers = (first, last) if dash else (first, first)
-        if not all(one.isascii() and one.isdigit() and len(one) < 6 for one in numbers) or int(numbers[0]) > int(
-                numbers[1]):
-            raise InvalidArgument(f"Invalid value {text} for cpuset {what.lower()}")
-        made.update(range(int(numbers[0]), int(numbers[1]) + 1))
+        if not all(one.isascii() and one.isdigit() for one in numbers):
+            raise InvalidArgument(f"Invalid value {text} for cpuset {name}: invalid format: {part}")
+        if any(len(one) > 5 or int(one) >= _CPUSET_MAXIMUM for one in numbers):
+            raise InvalidArgument(f"Invalid value {text} for cpuset {name}: value of out range, "
+                                  f"maximum is {_CPUSET_MAXIMUM}")
+        if int(numbers[0]) > int(numbers[1]):
+            raise InvalidArgument(f"Invalid value {text} for cpuset {name}: invalid format: {part}")
+        made = max(made, int(numbers[1]))
     return made
 
 
@@ -107,12 +124,16 @@ def _unlimited(value: int) -> int:
     return (1 << 64) - 1 if value < 0 else value
 
 
-def resources(host: api.HostConfig, device_rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """OCI `linux.resources`: only what was asked for, so that the kernel's defaults stay otherwise."""
+def resources(host: api.HostConfig, device_rules: Sequence[Mapping[str, Any]],
+              throttles: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """OCI `linux.resources`: only what was asked for, so that the kernel's defaults stay otherwise.
+
+    *throttles*: the block I/O limits of single devices, looked up by :func:`backend.engine.devices.throttles`.
+    """
     made: dict[str, Any] = {"devices": [dict(rule) for rule in device_rules]} if device_rules else {}
     memory = _memory(host)
     cpu = _cpu(host)
-    block = _block(host)
+    block = {**({"weight": host.blkio_weight} if host.blkio_weight else {}), **(throttles or {})}
     if memory:
         made["memory"] = memory
     if cpu:
@@ -150,10 +171,3 @@ def _cpu(host: api.HostConfig) -> dict[str, Any]:
         if value:
             made[name] = value
     return made
-
-
-def _block(host: api.HostConfig) -> dict[str, Any]:
-    if any((host.blkio_weight_device, host.blkio_device_read_bps, host.blkio_device_write_bps,
-            host.blkio_device_read_iops, host.blkio_device_write_iops)):
-        raise NotImplemented_("block I/O limits for single devices are not supported yet")
-    return {"weight": host.blkio_weight} if host.blkio_weight else {}

@@ -86,7 +86,7 @@ def parse_mount(one: api.Mount) -> MountRecord:
     if kind in ("image", "npipe", "cluster"):
         raise NotImplemented_(f"mounts of type {kind} are not supported yet")
     if kind not in makers:
-        raise InvalidArgument(f"mount type unknown: {kind}")
+        raise _bad(kind, "mount type unknown")
     return makers[kind](one, target)
 
 
@@ -178,6 +178,8 @@ def _driven(one: MountRecord, host: api.HostConfig) -> MountRecord:
 
 def _volumes_from(text: str, others: Callable[[str], Sequence[MountRecord]]) -> list[MountRecord]:
     name, _, mode = text.partition(":")
+    if bad := [one for one in mode.split(",") if one and one not in ("ro", "rw", "z", "Z")]:
+        raise InvalidArgument(f"invalid mode: {bad[0]}")
     if not name or mode not in ("", "ro", "rw", "z", "Z", "ro,z", "rw,z"):
         raise InvalidArgument(f"invalid volumes-from specification: '{text}'")
     read_only = mode.startswith("ro")

@@ -46,6 +46,7 @@ class ContainerRecord(Struct, kw_only=True):
     networks: dict[str, api.EndpointSettings]
     mounts: tuple[MountRecord, ...] = ()
     platform: str = "linux"
+    own_log: bool = False               # its log is in our own store, although its driver is called json-file
 
 
 class Status(Struct, kw_only=True):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from backend.engine import shm
 from backend.engine.container import Container
 from backend.engine.core import Core, log
 from backend.engine.life import Life
@@ -95,6 +96,10 @@ def _sweep(core: Core) -> None:
         container = core.table.by_id(identity)
         if container is None or not container.used:
             core.paths.remove_bundle(identity)
+    for identity in shm.known(core.paths):
+        container = core.table.by_id(identity)
+        if container is None or not container.used:
+            shm.withdraw(core.paths, identity)
     core.spawn_thread(core.paths.empty_trash, "empty the trash")
 
 

@@ -24,7 +24,7 @@ class Settings:
     address_pools: tuple[AddressPool, ...] = ()
     bip: str = ""
     labels: tuple[str, ...] = ()
-    log_driver: str = "local"
+    log_driver: str = "json-file"
     log_opts: dict[str, str] = field(default_factory=dict)
     debug: bool = False
     plugin_dirs: tuple[str, ...] = ()

@@ -67,6 +67,9 @@ class SpecInput:
     files: Mapping[str, str] = field(default_factory=dict)  # /etc/hosts etc. -> file of the host
     joined: Mapping[str, str] = field(default_factory=dict)  # namespace kind -> path, or "host"
     devices: tuple[HostDevice, ...] = ()
+    throttles: Mapping[str, Any] = field(default_factory=dict)   # block I/O limits of single devices, OCI's form
+    links: tuple[str, ...] = ()                             # environment from linked containers
+    shm: str = ""                                           # where the shared memory is that it shares with others
     init: bool = False
 
 
@@ -79,7 +82,7 @@ def build(given: SpecInput) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "namespaces": _namespaces(given),
         "cgroupsPath": given.cgroups_path,
-        "resources": resources(host, _device_rules(host, given.devices)),
+        "resources": resources(host, _device_rules(host, given.devices), given.throttles),
         "devices": [_device(one) for one in given.devices],
         "maskedPaths": _hidden(host, options, host.masked_paths, MASKED_PATHS),
         "readonlyPaths": _hidden(host, options, host.readonly_paths, READONLY_PATHS),
@@ -145,13 +148,15 @@ def _process(given: SpecInput, held: tuple[str, ...], options: SecurityOptions) 
         "terminal": config.tty,
         "user": _user(config.user, host.group_add),
         "args": [given.record.path, *given.record.args],
-        "env": environment(config.env, hostname=given.hostname, tty=config.tty),
+        "env": environment((*given.links, *config.env), hostname=given.hostname, tty=config.tty),
         "cwd": config.working_dir or "/",
         "capabilities": {"bounding": list(held), "effective": list(held), "permitted": list(held)},
         "noNewPrivileges": options.no_new_privileges,
         "rlimits": rlimits(host),
         "oomScoreAdj": host.oom_score_adj,
     }
+    if options.apparmor not in ("", "unconfined"):
+        process["apparmorProfile"] = options.apparmor
     if config.tty and len(host.console_size) == 2:
         process["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
     return process
@@ -213,10 +218,12 @@ def _capability_names(names: Sequence[str] | None, what: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class SecurityOptions:
-    """What `--security-opt` says. `seccomp`: "" = the default profile, "unconfined", or a profile's text."""
+    """What `--security-opt` says. `seccomp`: "" = the default profile, "unconfined", or a profile's text. `apparmor`:
+    "" = none asked for, or a profile's name."""
 
     no_new_privileges: bool = False
     seccomp: str = ""
+    apparmor: str = ""
     unmasked: bool = False
     writable_cgroups: bool = False
 
@@ -224,7 +231,7 @@ class SecurityOptions:
 def security_options(host: api.HostConfig) -> SecurityOptions:
     """The security options of a container. Raises :class:`InvalidArgument` for one that is not known."""
     no_new_privileges = unmasked = writable_cgroups = False
-    seccomp = ""
+    seccomp = apparmor = ""
     for entry in host.security_opt or ():
         name, found, value = entry.partition("=")
         if not found:
@@ -237,13 +244,13 @@ def security_options(host: api.HostConfig) -> SecurityOptions:
             unmasked = True
         elif name == "writable-cgroups" and found:
             writable_cgroups = _truth(entry, value)
-        elif (name == "label" and found) or (name == "apparmor" and value in ("unconfined", "docker-default", "")):
-            continue                                      # neither SELinux nor AppArmor confines our containers yet
-        elif name == "apparmor":
-            raise NotImplemented_(f"security option {entry!r}: AppArmor profiles are not supported yet")
+        elif name == "apparmor" and found:
+            apparmor = "" if value == "docker-default" else value
+        elif name == "label" and found:
+            continue                                      # SELinux does not confine our containers
         else:
             raise InvalidArgument(f'invalid --security-opt: "{entry}"')
-    return SecurityOptions(no_new_privileges, seccomp, unmasked, writable_cgroups)
+    return SecurityOptions(no_new_privileges, seccomp, apparmor, unmasked, writable_cgroups)
 
 
 def _truth(entry: str, value: str) -> bool:
@@ -316,9 +323,10 @@ def _default_mounts(given: SpecInput, options: SecurityOptions) -> list[dict[str
         _mount("/dev/mqueue", "mqueue", "mqueue", basic),
     ]
     ipc = given.joined.get("ipc", "")
-    if ipc == "host":
-        made[-1] = _mount("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *basic])
-        made.append(_mount("/dev/shm", "bind", "/dev/shm", ["rbind", "nosuid", "noexec", "nodev"]))
+    if ipc == "host":                     # a fresh mqueue shows the queues of the namespace that is joined
+        made.append(_mount("/dev/shm", "bind", "/dev/shm", ["rbind", *basic]))
+    elif given.shm:
+        made.append(_mount("/dev/shm", "bind", given.shm, ["rbind", *basic]))
     elif host.ipc_mode != "none":
         size = host.shm_size or DEFAULT_SHM
         made.append(_mount("/dev/shm", "tmpfs", "shm", [*basic, "mode=1777", f"size={size}"]))

@@ -88,9 +88,11 @@ def summary(container: Container, *, image: str, now: int, networks: dict[str, a
     return api.ContainerSummary(
         id=record.id, names=[f"/{record.name}"], image=image, image_id=record.image,
         command=command_text(record.path, record.args), created=record.created // SECOND,
-        ports=ports.port_list(record.config.exposed_ports, container.status.ports), labels=record.config.labels,
+        ports=ports.port_list(record.config.exposed_ports if container.status.active else {}, container.status.ports),
+        labels=record.config.labels,
         state=state_name(container), status=status_text(container, now),
-        host_config=api.SummaryHostConfig(network_mode=record.host_config.network_mode),
+        host_config=api.SummaryHostConfig(network_mode=record.host_config.network_mode,
+                                          annotations=record.host_config.annotations or api.UNSET),
         network_settings=api.SummaryNetworks(networks=networks),
         mounts=mounts.points(record.mounts, volume_path))
 

@@ -484,7 +484,8 @@ class Containers:
         else:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         streams = frozenset(n for n, name in ((1, "stdout"), (2, "stderr")) if message.get(name))
-        client = Client(ours, stdin=bool(message.get("stdin")), streams=streams, framed=get(message, "framed", "bool", not process.stdio.tty))
+        framed = get(message, "framed", "bool", not process.stdio.tty)
+        client = Client(ours, stdin=bool(message.get("stdin")), streams=streams, framed=framed)
         try:
             answer({}, [theirs.fileno()] if theirs is not None else [])
         finally:

@@ -288,7 +288,7 @@ def _session(tty: bool) -> None:
 def _identity(process: ProcessPlan, root: int) -> users.Identity:
     if process.username is not None:
         found = users.resolve(root, process.username)
-        # The own group counts among the others too: leaving it must not lift a ban that files put on it (CVE-2022-36109).
+        # The own group counts among the others too: leaving it must not lift a ban on it (CVE-2022-36109).
         found = users.Identity(found.uid, found.gid, (found.gid, *found.groups), found.home)
     else:
         home = next((u.home for u in users.all_users(root) if u.uid == process.uid), "") or "/"

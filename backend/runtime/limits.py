@@ -59,6 +59,8 @@ def _v1_blkio(section: dict[str, Any]) -> list[Write]:
     if section.get("weight"):
         # Only the bfq scheduler has it, under its own name.
         out.append(("blkio", "blkio.bfq.weight", str(section["weight"]), True))
+    for e in section.get("weightDevice") or []:
+        out.append(("blkio", "blkio.bfq.weight_device", f"{e['major']}:{e['minor']} {e['weight']}", False))
     for key, name, _ in _THROTTLE:
         for e in section.get(key) or []:
             out.append(("blkio", f"blkio.throttle.{name}_device", f"{e['major']}:{e['minor']} {e['rate']}", False))
@@ -94,6 +96,9 @@ def v2_writes(resources: dict[str, Any]) -> list[Write]:
     if weight := _given(section, "weight"):
         out.append(("", "io.bfq.weight", str(weight), True))
         out.append(("", "io.weight", str(1 + (weight - 10) * 9999 // 990), True))
+    for entry in section.get("weightDevice") or []:
+        scaled = 1 + (int(entry["weight"]) - 10) * 9999 // 990
+        out.append(("", "io.weight", f"{entry['major']}:{entry['minor']} {scaled}", False))
     for key, _, short in _THROTTLE:
         for entry in section.get(key) or []:
             out.append(("", "io.max", f"{entry['major']}:{entry['minor']} {short}={entry['rate']}", False))

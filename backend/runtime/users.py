@@ -35,14 +35,14 @@ class Identity:
 
 def number(text: str) -> int | None:
     """A plain decimal number, or None. Stricter than ``int()``: no sign, blank, underscore or foreign digit."""
-    if not text or len(text) > 20 or not text.isascii() or not text.isdigit():
+    if not text or len(text) > 10 or not text.isascii() or not text.isdigit():
         return None
     return int(text)
 
 
-def _checked(value: int, what: str) -> int:
+def _checked(value: int) -> int:
     if not 0 <= value <= MAX_ID:
-        raise NoSuchUser(f"uids and gids must be in range 0-{MAX_ID}: this one of the {what} is {value}")
+        raise NoSuchUser(f"uids and gids must be in range 0-{MAX_ID}: {value} is not")
     return value
 
 
@@ -107,10 +107,10 @@ def group_id(root: int, name: str) -> int:
     wanted = number(name)
     for group, gid, _ in _groups(root):
         if gid == wanted if wanted is not None else group == name:
-            return _checked(gid, "gids")
+            return _checked(gid)
     if wanted is None:
         raise NoSuchUser(f"unable to find group {name}: no matching entries in group file")
-    return _checked(wanted, "gids")
+    return _checked(wanted)
 
 
 def resolve(root: int, text: str) -> Identity:
@@ -118,6 +118,8 @@ def resolve(root: int, text: str) -> Identity:
     user_part, _, group_part = text.partition(":")
     wanted = number(user_part or "0")
     match = next((u for u in all_users(root) if (u.uid == wanted if wanted is not None else u.name == user_part)), None)
+    if match is None and wanted is None and user_part.isascii() and user_part.isdigit():
+        raise NoSuchUser(f"uids and gids must be in range 0-{MAX_ID}: {user_part} is not")
     if match is None and wanted is None:
         raise NoSuchUser(f"unable to find user {user_part}: no matching entries in passwd file")
     uid = match.uid if match else wanted or 0
@@ -128,4 +130,4 @@ def resolve(root: int, text: str) -> Identity:
     elif match:
         groups = tuple(g for _, g, members in _groups(root) if match.name in members and 0 <= g <= MAX_ID)
     home = (match.home if match else "") or "/"
-    return Identity(_checked(uid, "uids"), _checked(gid, "gids"), groups, home)
+    return Identity(_checked(uid), _checked(gid), groups, home)

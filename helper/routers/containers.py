@@ -77,9 +77,17 @@ async def update(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     if boolean(call.query, "link"):
-        raise InvalidArgument("links between containers are not kept by this engine; remove the container itself")
+        raise InvalidArgument("a link is named CONTAINER/ALIAS")
     await call.engine.containers.remove(call.path["id"], force=boolean(call.query, "force"),
                                         volumes=boolean(call.query, "v"))
+    return empty()
+
+
+async def remove_link(call: Call) -> web.StreamResponse:
+    name = f"{call.path['id']}/{call.path['alias']}"
+    if not boolean(call.query, "link"):
+        raise NotFound(f"No such container: {name}")
+    await call.engine.containers.remove_link(call.path["id"], call.path["alias"])
     return empty()
 
 
@@ -122,7 +130,8 @@ async def attach(call: Call) -> web.StreamResponse:
     wish = AttachWish(stdin=boolean(query, "stdin"), stdout=boolean(query, "stdout"), stderr=boolean(query, "stderr"),
                       stream=boolean(query, "stream"), logs=boolean(query, "logs"))
     session = await call.engine.containers.attach(call.path["id"], wish)
-    return await hijack(call, session, stdin=wish.stdin, keys=keys)
+    return await hijack(call, session, stdin=wish.stdin, keys=keys if session.tty else b"",
+                        detached=lambda: call.engine.containers.detached(call.path["id"]))
 
 
 async def logs(call: Call) -> web.StreamResponse:
@@ -183,4 +192,5 @@ ROUTES = [
     Route("GET", "/containers/{id}/top", top),
     Route("GET", "/containers/{id}/stats", stats, abortable=True),
     Route("DELETE", "/containers/{id}", remove),
+    Route("DELETE", "/containers/{id}/{alias}", remove_link),
 ]

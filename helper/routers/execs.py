@@ -22,7 +22,9 @@ async def start(call: Call) -> web.StreamResponse:
     session = await call.engine.execs.start(made.id, detach=body.detach, tty=body.tty, rows=rows, columns=columns)
     if session is None:
         return empty(200)
-    return await hijack(call, session, stdin=made.body.attach_stdin, keys=detach_keys(made.body.detach_keys))
+    keys = detach_keys(made.body.detach_keys) if made.tty else b""
+    return await hijack(call, session, stdin=made.body.attach_stdin, keys=keys,
+                        detached=lambda: call.engine.execs.detached(made.id))
 
 
 async def resize(call: Call) -> web.StreamResponse:

@@ -11,7 +11,7 @@ import resources
 from backend.engine import spec
 from backend.engine.mounts import collect, parse_bind, parse_mount
 from backend.engine.record import ContainerRecord, MountRecord
-from backend.errors import InvalidArgument, NotImplemented_
+from backend.errors import InvalidArgument
 from backend.spec import api
 
 PROFILE = resources.text("seccomp/default.json")
@@ -99,8 +99,8 @@ def test_security_options_are_understood_or_refused() -> None:
     assert "seccomp" not in spec.build(given(host=api.HostConfig(security_opt=["seccomp=unconfined"])))["linux"]
     with pytest.raises(InvalidArgument, match="invalid --security-opt"):
         spec.security_options(api.HostConfig(security_opt=["sekomp=unconfined"]))
-    with pytest.raises(NotImplemented_):
-        spec.security_options(api.HostConfig(security_opt=["apparmor=mine"]))
+    assert spec.build(given(host=api.HostConfig(security_opt=["apparmor=mine"])))["process"]["apparmorProfile"] == "mine"
+    assert "apparmorProfile" not in spec.build(given(host=api.HostConfig(security_opt=["apparmor=unconfined"])))["process"]
 
 
 def test_a_broken_seccomp_profile_is_refused_rather_than_left_out() -> None:

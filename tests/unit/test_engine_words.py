@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from backend.engine import create, etcfiles, ports
+from backend.engine import checks, create, etcfiles, links, logchoice, ports
 from backend.engine.clock import human, parse_time, rfc3339
 from backend.engine.container import Container, Table
 from backend.engine.events import QUEUE, EventBus
+from backend.engine.facts import Facts
 from backend.engine.names import check_name, new_id, random_name
 from backend.engine.record import ContainerRecord, Status
 from backend.engine.signals import signal_number
@@ -142,7 +143,7 @@ def test_ports_are_shown_published_and_exposed() -> None:
     (api.LogConfig(type="json-file", config={"max-size": "10m", "max-file": "3"}), ("json-file", 10 << 20, 3)), (api.LogConfig(type="none"), ("none", 0, 1)),
 ])
 def test_log_options_bound_the_log(config: api.LogConfig, result: tuple[str, int, int]) -> None:
-    assert create.log_limits(config) == result
+    assert logchoice.log_limits(config) == result
 
 
 @pytest.mark.parametrize("host", [
@@ -154,7 +155,63 @@ def test_log_options_bound_the_log(config: api.LogConfig, result: tuple[str, int
 def test_settings_that_cannot_be_are_refused_before_anything_is_made(host: api.HostConfig) -> None:
     ready = create._host(host, "local", {})
     with pytest.raises(InvalidArgument):
-        create.check(api.ContainerConfig(), ready, 2)
+        checks.check(api.ContainerConfig(), ready, 2, Facts())
+
+
+def test_a_container_that_asks_for_no_log_driver_keeps_a_bounded_log_under_the_name_that_clients_know() -> None:
+    assert logchoice.log_limits(api.LogConfig(type="json-file"), own=True) == ("slipway", 20 << 20, 5)
+
+
+@pytest.mark.parametrize(("config", "says"), [
+    (api.ContainerConfig(healthcheck=api.HealthConfig(test=["CMD", "x"], interval=1)), "Interval in Healthcheck"),
+    (api.ContainerConfig(healthcheck=api.HealthConfig(test=["CMD", "x"], timeout=-1)), "Timeout in Healthcheck"),
+    (api.ContainerConfig(healthcheck=api.HealthConfig(retries=-1)), "Retries in Healthcheck"),
+    (api.ContainerConfig(mac_address="nope"), "invalid MAC address"), (api.ContainerConfig(working_dir="x"), "absolute path"),
+    (api.ContainerConfig(env=["=x"]), "invalid environment variable"), (api.ContainerConfig(stop_signal="NOPE"), "invalid signal"),
+])
+def test_a_process_that_cannot_be_is_refused_in_dockers_words(config: api.ContainerConfig, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        checks.check(config, create._host(api.HostConfig(), "json-file", {}), 2, Facts())
+
+
+@pytest.mark.parametrize(("host", "says"), [
+    (api.HostConfig(extra_hosts=["nope"]), "bad format for add-host"), (api.HostConfig(extra_hosts=["a:nope"]), "invalid IP address"),
+    (api.HostConfig(tmpfs={"/t": "nope"}), 'invalid tmpfs option "nope"'), (api.HostConfig(tmpfs={"t": ""}), "must be absolute"),
+    (api.HostConfig(isolation="hyperv"), "linux only supports"), (api.HostConfig(io_maximum_iops=1), "QoS maximum IOPs"),
+    (api.HostConfig(cpuset_mems="7"), "Requested memory nodes are not available"), (api.HostConfig(cpuset_cpus="a-b"), "invalid format: a-b"),
+    (api.HostConfig(cpuset_cpus="0-99999"), "maximum is 8192"), (api.HostConfig(ipc_mode="container:"), "invalid IPC mode"),
+    (api.HostConfig(log_config=api.LogConfig(type="nope")), "error looking up logging plugin"), (api.HostConfig(annotations={"": "x"}), "annotation key"),
+    (api.HostConfig(security_opt=["apparmor=mine"]), "AppArmor is not enabled"),
+])
+def test_a_host_part_that_cannot_be_is_refused_in_dockers_words(host: api.HostConfig, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        checks.check(api.ContainerConfig(), create._host(host, "json-file", {}), 2, Facts())
+
+
+def test_what_the_kernel_lacks_is_left_out_with_a_warning_and_not_in_silence() -> None:
+    poor = Facts(v2=True, swap_limit=False, blkio_weight=False)
+    host = api.HostConfig(memory=1 << 28, memory_swap=1 << 29, memory_swappiness=3, oom_kill_disable=True, blkio_weight=5,
+                          blkio_weight_device=[api.WeightDevice("/dev/x", 10)], cpu_percent=3)
+    told = checks.discard(host, poor)
+    assert len(told) == 6
+    assert (host.memory_swap, host.memory_swappiness, host.oom_kill_disable, host.blkio_weight, host.cpu_percent) == (-1, None, None, 0, 0)
+    assert checks.discard(host, poor)[1:] == [], "once left out, there is nothing more to say but the swap limit"
+
+
+def test_limits_that_the_engine_may_not_raise_are_announced() -> None:
+    facts = Facts(may_raise=False, hard_limits={"nofile": 1000, "core": (1 << 63) - 1})
+    host = api.HostConfig(oom_score_adj=-5, ulimits=[api.Ulimit("nofile", 5, 2000), api.Ulimit("core", 1, 2)])
+    told = checks.warnings(host, facts)
+    assert len(told) == 2 and "will be 1000 instead of 2000" in told[0]
+    assert checks.warnings(host, Facts()) == []
+
+
+def test_a_link_tells_name_address_ports_and_environment() -> None:
+    assert links.parse("/db:/me/data") == ("db", "data") and links.parse("db") == ("db", "db")
+    told = links.environment("web", "my-db", "10.0.0.2", ["80/tcp", "53/udp"], ["A=1", "PATH=/x", "BARE"])
+    assert told[0] == "MY_DB_PORT=tcp://10.0.0.2:80"
+    assert {"MY_DB_NAME=/web/my-db", "MY_DB_ENV_A=1", "MY_DB_PORT_53_UDP_ADDR=10.0.0.2"} <= set(told)
+    assert not any("PATH" in one for one in told)
 
 
 def test_the_resolver_of_a_container_never_points_at_the_hosts_loopback() -> None:
