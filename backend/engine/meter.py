@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backend.engine.container import Container
 from backend.engine.core import Core, log
 from backend.engine.history import COARSE, FINE, History, Row
 from backend.engine.stats import past, system_cpu
 from backend.runtime.cgroups import Cgroup
-from backend.runtime.stats import Usage, usage
+from backend.runtime.stats import Usage, cpu_time, usage
 from backend.spec import api
 
 _IDLE = 0.5                     # percent of one processor
 _WATCHED = 30.0                 # seconds that a look at a container counts
+_SKIPS = 5                      # samples of an idle one that read no more than its processor time, in a row
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Gauge:
     wall: int = 0               # the same moment, ns since the epoch
     system: int = 0             # processor time of the machine by then, ns
     last: Usage | None = None
+    skipped: int = 0
     traffic: tuple[int, int] = (0, 0)
 
 
@@ -99,7 +101,7 @@ class Meter:
 
     def _sample(self, gauge: Gauge, now: float, interfaces: dict[str, tuple[int, int]]) -> None:
         try:
-            seen = usage(gauge.cgroup)
+            seen = self._look(gauge, now)
         except FileNotFoundError:
             return                      # it has just ended: its end is told in a moment
         traffic = self._traffic(gauge.container, interfaces)
@@ -117,6 +119,17 @@ class Meter:
         idle = cpu < _IDLE and gauge.watched_until < now
         gauge.interval = min(gauge.interval * 2, COARSE) if idle else FINE
         gauge.due = now + gauge.interval - FINE / 2        # half a step early: the next tick shall not miss it
+
+    @staticmethod
+    def _look(gauge: Gauge, now: float) -> Usage:
+        """A sample; of one that has not run since the last, all but its processor time is taken as it was."""
+        cpu, last = cpu_time(gauge.cgroup), gauge.last
+        if last is not None and gauge.watched_until < now and gauge.skipped < _SKIPS and (
+                cpu - last.cpu < _IDLE * 1e7 * (now - gauge.at)):
+            gauge.skipped += 1
+            return replace(last, cpu=cpu)
+        gauge.skipped = 0
+        return usage(gauge.cgroup)
 
     @staticmethod
     def _traffic(container: Container, interfaces: dict[str, tuple[int, int]]) -> tuple[int, int]:

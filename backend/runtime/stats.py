@@ -51,17 +51,22 @@ class Usage:
 def usage(group: Cgroup) -> Usage:
     """A cheap sample: a third of a whole one. Raises :class:`FileNotFoundError` if the cgroup is gone."""
     v2 = group.v2
-    cpu = group.text("", "cpu.stat") if v2 else group.text("cpuacct", "cpuacct.usage")
-    if not cpu:
-        raise FileNotFoundError(group.path)
     memory = _int(group.text("memory", "memory.current" if v2 else "memory.usage_in_bytes"))
     cache = _after(group.text("memory", "memory.stat"), "\ninactive_file " if v2 else "\ntotal_inactive_file ")
     io = _v2_io(group.text("", "io.stat"))[0] if v2 else _v1_io(
         group.text("blkio", "blkio.throttle.io_service_bytes_recursive"))
     return Usage(
-        _after(cpu, "usage_usec ") * 1000 if v2 else _int(cpu), max(0, memory - cache),
+        cpu_time(group), max(0, memory - cache),
         _int(group.text("pids", "pids.current")), sum(n for _, _, kind, n in io if kind == "read"),
         sum(n for _, _, kind, n in io if kind == "write"))
+
+
+def cpu_time(group: Cgroup) -> int:
+    """Processor time so far, ns. Raises :class:`FileNotFoundError` if the cgroup is gone."""
+    text = group.text("", "cpu.stat") if group.v2 else group.text("cpuacct", "cpuacct.usage")
+    if not text:
+        raise FileNotFoundError(group.path)
+    return _after(text, "usage_usec ") * 1000 if group.v2 else _int(text)
 
 
 def _after(text: str, key: str) -> int:

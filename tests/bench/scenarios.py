@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
-import json
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.bench import scale
 from tests.bench.engines import IMAGE, EngineUnderTest
 from tests.bench.wire import drain, hijack
 
@@ -196,23 +196,6 @@ def memory(engine: EngineUnderTest) -> float:
     return engine.pss_mb()
 
 
-def log_write(engine: EngineUnderTest) -> float:
-    """20 MB in 200,000 lines through the log, in seconds."""
-    wire = engine.wire()
-    command = ["sh", "-c", "yes 0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789abc | head -n 200000"]
-    made = wire.call("POST", f"/containers/create?name={name()}", body(command))["Id"]
-
-    def whole() -> None:
-        wire.call("POST", f"/containers/{made}/start")
-        code = wire.call("POST", f"/containers/{made}/wait")["StatusCode"]
-        assert code == 0, code
-
-    try:
-        return ms(whole) / 1e3
-    finally:
-        wire.call("DELETE", f"/containers/{made}?force=1")
-
-
 def list_fifty(engine: EngineUnderTest) -> float:
     wire = engine.wire()
     made = [wire.call("POST", f"/containers/create?name={name()}", body(["true"]))["Id"] for _ in range(50)]
@@ -240,13 +223,19 @@ SCENARIOS = [
     Scenario("kill + wait", "ms", kill_wait, 10),
     Scenario("pause", "ms", pause, 10),
     Scenario("50 starts, 8 in flight", "s", burst, 2),
-    Scenario("20 MB in 200,000 lines through the log", "s", log_write, 3),
+    Scenario("20 MB in 200,000 lines through the log", "s", scale.log_write, 3),
+    Scenario("the 20 MB of log read back", "s", scale.log_read, 3),
+    Scenario("the last 100 lines of it", "ms", scale.log_tail, 5),
+    Scenario("removal of that container", "ms", scale.log_gone, 1),
     Scenario("docker version (the client alone)", "ms", docker("version"), 10),
     Scenario("docker run --rm --network none busybox true", "ms", docker("run", "--rm", "--network", "none", IMAGE, "true"), 10),
     Scenario("docker run --rm busybox true", "ms", docker("run", "--rm", IMAGE, "true"), 10),
     Scenario("idle memory of all engine processes, after the work (PSS)", "MB", memory, 1),
+    Scenario(f"{scale.FLEET} containers created and started, 8 in flight", "s", scale.fleet_up, 1),
+    Scenario(f"{scale.FLEET} running: memory of all engine processes (PSS)", "MB", memory, 1),
+    Scenario(f"{scale.FLEET} running: idle CPU", "%", scale.fleet_idle_cpu, 1),
+    Scenario(f"{scale.FLEET} running: list", "ms", scale.fleet_list, 1),
+    Scenario("statistics, once", "ms", scale.stats_once, 1),
+    Scenario("50 streams of statistics: CPU", "%", scale.stats_streams, 1),
+    Scenario(f"{scale.FLEET} containers removed by force, 8 in flight", "s", scale.fleet_down, 1),
 ]
-
-
-def dump(results: dict[str, dict[str, list[float]]]) -> str:
-    return json.dumps(results, indent=1)
