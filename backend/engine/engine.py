@@ -18,6 +18,7 @@ from backend.engine.events import EventBus
 from backend.engine.execs import Execs
 from backend.engine.files import Files
 from backend.engine.images import Images, make_store
+from backend.engine.keeping import Keeping
 from backend.engine.launch import Launcher
 from backend.engine.life import Life
 from backend.engine.names import new_id
@@ -131,8 +132,8 @@ class Engine:
         loaded = state.open()
         for line in loaded.damaged:
             log.error("%s", line)
-        exits = _Exits()
-        connection = await Keeper.connect(keeper, on_exit=exits.take, on_lost=_keeper_lost)
+        exits, losses = _Exits(), _Losses()
+        connection = await Keeper.connect(keeper, on_exit=exits.take, on_lost=losses.take)
         namespaces = Namespaces(connection)
         manager = NetworkManager(instance=settings.instance, state_dir=paths.data_root, pools=settings.address_pools,
                                  netns=namespaces, bip=settings.bip)
@@ -150,6 +151,7 @@ class Engine:
             cpus=len(os.sched_getaffinity(0)), memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         connector = Connector(core)
         life = Life(core, Launcher(core, connector), connector)
+        losses.deliver(Keeping(core, life).lost)
         identity = loaded.meta.get("id", b"").decode() or new_id()[:32]
         made = cls(core, life, connector, namespaces, identity)
         await made._settle(loaded.meta, identity, {one.id for one in loaded.networks})
@@ -225,9 +227,24 @@ class _Exits:
         self._early.clear()
 
 
-def _keeper_lost() -> None:
-    log.critical("the keeper is gone: containers run on, but cannot be started, attached or heard of. "
-                 "Restart slipwayd to bring a new keeper up.")
+class _Losses:
+    """Holds the news of a lost keeper back until there is somebody to replace it."""
+
+    def __init__(self) -> None:
+        self._lost = False
+        self._call: Callable[[], None] | None = None
+
+    def take(self) -> None:
+        """The keeper is gone."""
+        self._lost = True
+        if self._call is not None:
+            self._call()
+
+    def deliver(self, call: Callable[[], None]) -> None:
+        """Have *call* hear it from now on."""
+        self._call = call
+        if self._lost:
+            call()
 
 
 def _kernel() -> tuple[int, int]:

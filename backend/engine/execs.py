@@ -130,15 +130,23 @@ class Execs:
         return session
 
     async def _run(self, one: Exec, detach: bool, tty: bool, rows: int, columns: int) -> Session | None:
+        stdio = Stdio(one.tty, one.body.attach_stdin and not detach, True, rows, columns)
+        try:
+            return await self._try(one, detach, tty, stdio)
+        except KeeperError as error:
+            if error.reason != "no_such":
+                raise
+        return await self._try(one, detach, tty, stdio)   # the keeper was replaced before the program could run
+
+    async def _try(self, one: Exec, detach: bool, tty: bool, stdio: Stdio) -> Session | None:
         container, keeper, body = one.container, self._core.keeper, one.body
         process = spec.exec_process(container.record, body, container.hostname or container.id[:12])
-        stdio = Stdio(one.tty, body.attach_stdin and not detach, True, rows, columns)
         one.pid = await keeper.exec_prepare(container.id, one.id, process, stdio)
         sock: socket.socket | None = None
-        if not detach:
-            sock = await keeper.attach(container.id, one.id, stdin=body.attach_stdin, stdout=body.attach_stdout,
-                                       stderr=body.attach_stderr, framed=not tty)
         try:
+            if not detach:
+                sock = await keeper.attach(container.id, one.id, stdin=body.attach_stdin, stdout=body.attach_stdout,
+                                           stderr=body.attach_stderr, framed=not tty)
             await keeper.exec_start(container.id, one.id)
         except BaseException:
             if sock is not None:

@@ -91,6 +91,8 @@ class Life:
         """The keeper's news of an end. Called in the loop."""
         container = self._core.table.by_id(exit_.id)
         if container is None:
+            if not exit_.exec_id:
+                self._core.spawn(self._let_go(exit_.id), f"end of {exit_.id[:12]}")
             return
         if exit_.exec_id:
             ended = container.execs.get(exit_.exec_id)
@@ -100,6 +102,14 @@ class Life:
             container.early_exit = exit_
         elif container.status.active:
             self._ended(container, exit_)
+
+    async def _let_go(self, identity: str) -> None:
+        """A container that no record speaks of has ended: the keeper need not remember it."""
+        try:
+            await self._core.keeper.delete(identity)
+        except KeeperError as error:
+            if error.reason != "no_such":
+                log.warning("container %s: %s", identity[:12], error.message)
 
     def _ended(self, container: Container, exit_: Exit) -> None:
         status = container.status

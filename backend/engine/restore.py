@@ -12,6 +12,7 @@ from backend.engine.core import Core, log
 from backend.engine.life import Life
 from backend.engine.record import ContainerRecord, Status
 from backend.errors import EngineError
+from backend.runtime.cgroups import Cgroup, below
 from backend.runtime.client import Exit, KeeperContainer, KeeperError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ async def restore(core: Core, life: Life, containers: Containers,
         except (EngineError, OSError) as error:
             log.error("container %s could not be taken over: %s", record.name, error)
     for orphan in known.values():
-        await _end_orphan(core, orphan)
+        await end_orphan(core, orphan)
     await core.networks.restored()
     _sweep(core)
     for container in core.table:
@@ -75,16 +76,31 @@ async def _adopt_running(core: Core, life: Life, container: Container, seen: Kee
         container.health.begin()
 
 
-async def _end_orphan(core: Core, orphan: KeeperContainer) -> None:
+async def end_orphan(core: Core, orphan: KeeperContainer) -> None:
     """A container that the keeper holds and no record speaks of: its removal or its creation was cut short."""
-    log.warning("container %s has no record and is ended", orphan.id[:12])
+    log.warning("container %s is run by nobody and is ended", orphan.id[:12])
     try:
         if orphan.status == "running":
             await core.keeper.kill(orphan.id, 9, every=True)
-            return                         # its exit makes the keeper let go; the next start sweeps the rest
+            return                         # its exit makes the engine let go of it
         await core.keeper.delete(orphan.id)
     except KeeperError as error:
         log.warning("container %s: %s", orphan.id[:12], error.message)
+
+
+def sweep_cgroups(core: Core) -> None:
+    """Cgroups of starts that were cut short before the keeper had written anything down."""
+    parents = {core.settings.instance, *(
+        one.record.host_config.cgroup_parent.strip("/") for one in core.table if one.record.host_config.cgroup_parent)}
+    for parent in parents:
+        for identity in below(parent):
+            container = core.table.by_id(identity)
+            ours = parent == core.settings.instance or container is not None
+            if ours and (container is None or not (container.used or container.starting or container.status.active)):
+                doomed = Cgroup(f"{parent}/{identity}")
+                doomed.kill()
+                if not doomed.remove():
+                    log.warning("cgroup %s/%s is still in use", parent, identity)
 
 
 def _sweep(core: Core) -> None:
@@ -101,6 +117,7 @@ def _sweep(core: Core) -> None:
         if container is None or not container.used:
             shm.withdraw(core.paths, identity)
     core.spawn_thread(core.paths.empty_trash, "empty the trash")
+    core.spawn_thread(lambda: sweep_cgroups(core), "sweep of cgroups")
 
 
 def _policy(core: Core, life: Life, container: Container) -> None:

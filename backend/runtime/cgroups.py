@@ -176,10 +176,22 @@ class Cgroup:
             self._enable(base)
             os.mkdir(directory, 0o755)
         except FileExistsError:
-            # A dead instance's: gone if nobody is in it, and an error otherwise (two containers must not share one).
-            os.rmdir(directory)
+            # A dead instance's, or of a start whose keeper died: two containers must not share one.
+            self._clear(directory)
             os.mkdir(directory, 0o755)
         self._inherit_cpuset(directory)
+
+    def _clear(self, directory: str) -> None:
+        """Removes one directory with whoever is still on the way out of it."""
+        for attempt in range(50):
+            try:
+                os.rmdir(directory)
+                return
+            except OSError as error:
+                if error.errno != errno.EBUSY or attempt == 49:
+                    raise
+            self.kill()
+            time.sleep(0.002)
 
     def _enable(self, base: str) -> None:
         """v2: hands the controllers down. One that is not there or busy is left out; its limits then say so."""
@@ -377,3 +389,14 @@ class Cgroup:
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
+
+
+def below(path: str) -> list[str]:
+    """The names of the cgroups directly below *path*, in any hierarchy."""
+    found: set[str] = set()
+    for directory in Cgroup(path).directories():
+        try:
+            found.update(entry.name for entry in os.scandir(directory) if entry.is_dir())
+        except FileNotFoundError:
+            continue
+    return sorted(found)

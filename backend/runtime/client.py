@@ -19,15 +19,17 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
+from backend.runtime.copies import Copies, Copy, Key, Peer
 from backend.runtime.plan import Overlay
 from backend.runtime.protocol import (
     MAX_MESSAGE,
     SOCKET,
     VERSION,
+    ClientWish,
     Exit,
     IndexResult,
     KeeperContainer,
@@ -56,6 +58,12 @@ __all__ = [
 ]
 
 _Reply = tuple[dict[str, Any], list[int]]
+PATIENCE = 15.0  # seconds that a request waits while a lost keeper is being replaced
+_LOST = "the connection to the keeper is lost"
+# What may be asked again of a new keeper: it changes nothing, or its first half died with the old one.
+_REPEATABLE = frozenset(
+    {Op.CREATE, Op.EXEC, Op.LIST, Op.NETNS, Op.RESIZE, Op.WATCH_LOG, Op.DELETE, Op.COPIES, Op.ATTACH, Op.KILL}
+)
 
 
 def _dial(exec_root: str) -> socket.socket | None:
@@ -70,7 +78,20 @@ def _dial(exec_root: str) -> socket.socket | None:
             sock.setsockopt(socket.SOL_SOCKET, forced, 2 * MAX_MESSAGE)
         except OSError:
             sock.setsockopt(socket.SOL_SOCKET, plain, 2 * MAX_MESSAGE)
-    return sock
+    return sock if _answers(sock) else None
+
+
+def _answers(sock: socket.socket) -> bool:
+    """Whether somebody serves it: a keeper that was killed a moment ago may still have taken the connection."""
+    try:
+        sock.settimeout(10)
+        sock.send(encode({"n": 0, "op": Op.HELLO.value}))
+        if sock.recv(1 << 16):
+            return True
+    except OSError:
+        pass  # it has gone in this moment
+    sock.close()
+    return False
 
 
 def _launch(exec_root: str) -> bool:
@@ -100,7 +121,11 @@ def _launch(exec_root: str) -> bool:
 
 
 class Keeper:
-    """One connection to the keeper, for one event loop."""
+    """The keeper, for one event loop. It is the same object when a keeper that was lost has been replaced.
+
+    While there is none, requests wait (up to :data:`PATIENCE`). One that was under way is asked again if that is safe,
+    or answered from what the new keeper finds; otherwise it fails with reason "lost".
+    """
 
     def __init__(self, sock: socket.socket, on_exit: Callable[[Exit], None], on_lost: Callable[[], None]) -> None:
         """Use :meth:`connect`."""
@@ -113,14 +138,15 @@ class Keeper:
         self._inbox = Inbox(MAX_MESSAGE)
         self._queue: deque[tuple[bytes, list[int]]] = deque()
         self._loop = asyncio.get_running_loop()
+        self._up = asyncio.Event()  # requests may go out
+        self._closed = False
         self.pid = 0
-        # Copies of the containers' descriptors: no pipe breaks when the keeper dies (see backend.runtime.adoption).
-        self.held: dict[str, dict[str, int]] = {}
+        self.held = Copies()
 
     # --- connecting -------------------------------------------------------------------------------------------------
     @classmethod
     def find_or_start(cls, exec_root: str) -> socket.socket:
-        """A connected socket; starts a keeper if none answers. Blocking: call it before the event loop runs."""
+        """A connected socket; starts a keeper if none answers. Blocking: in a thread once the event loop runs."""
         exec_root = os.path.abspath(exec_root)
         os.makedirs(exec_root, mode=0o700, exist_ok=True)
         for attempt in range(50):
@@ -137,48 +163,116 @@ class Keeper:
         cls, sock: socket.socket, *, on_exit: Callable[[Exit], None], on_lost: Callable[[], None]
     ) -> Keeper:
         """Speaks through *sock*. *on_exit* and *on_lost* are called in the loop."""
-        sock.setblocking(False)
         keeper = cls(sock, on_exit, on_lost)
-        keeper._loop.add_reader(sock.fileno(), keeper._readable)
-        answer, _ = await keeper._ask(Op.HELLO)
+        await keeper._greet()
+        for container in await keeper.list():
+            if container.status != "stopped":
+                reply = await keeper._ask(Op.COPIES, id=container.id)
+                keeper._hold((container.id, ""), Stdio(**reply[0]["stdio"]), reply)
+        return keeper
+
+    async def _greet(self) -> bool:
+        """Begins to speak. True: it is another keeper than before."""
+        self._sock.setblocking(False)
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+        answer, _ = await self._send(Op.HELLO)
         if answer["version"] != VERSION:
             raise KeeperError(
                 "start", "other", f"the running keeper speaks version {answer['version']}, this helper {VERSION}"
             )
-        keeper.pid = int(answer["pid"])
-        for container in await keeper.list():
-            if container.status != "stopped":
-                copies, fds = await keeper._ask(Op.COPIES, id=container.id)
-                keeper._hold(container.id, copies, fds)
-        return keeper
+        before, self.pid = self.pid, int(answer["pid"])
+        if not before:
+            self._up.set()
+        return before not in (0, self.pid)
+
+    async def replace(self, sock: socket.socket) -> builtins.list[KeeperContainer]:
+        """Goes on with the keeper behind *sock* after a loss: it gets the copies, logs are watched again.
+
+        Returns what it knows then; ends that came while nobody listened are only there. Requests go out after
+        :meth:`resume`.
+        """
+        self._drop_socket()
+        self._sock = sock
+        if await self._greet():
+            for (id, exec_id), copy in self.held.items():
+                await self._hand_over(id, exec_id, copy)
+        for id, grown in list(self._on_log.items()):
+            await self._send(Op.WATCH_LOG, id=id, on=True)
+            grown()  # what came meanwhile was not told
+        return await self._list_by(self._send)
+
+    def resume(self) -> None:
+        """Lets the requests go that waited."""
+        if self._sock.fileno() >= 0:
+            self._up.set()
+
+    async def _hand_over(self, id: str, exec_id: str, copy: Copy) -> None:
+        """Gives a new keeper one process's descriptors and its clients; ours stay copies."""
+        if not copy.started:
+            self.held.drop(id, exec_id)  # it waited for a word that cannot come, and has left
+            return
+        copy.sweep()
+        for peer in [one for one in copy.peers if not copy.stdio.tty and one.torn()]:
+            copy.peers.remove(peer)
+            peer.end()
+        fds = [*copy.fds.values(), *(peer.sock.fileno() for peer in copy.peers[:32])]
+        fields: dict[str, Any] = {"id": id, "exec_id": exec_id, "pid": copy.pid, "stdio": asdict(copy.stdio)}
+        try:
+            await self._send(
+                Op.ADOPT, fds, names=list(copy.fds), clients=[asdict(one.wish) for one in copy.peers[:32]], **fields
+            )
+        except KeeperError as error:
+            if error.reason == "lost":
+                raise
+            for peer in copy.peers:  # it is not there any more: its clients hear the end
+                peer.end()
+            copy.peers.clear()
+            self.held.drop(id, exec_id)
 
     def close(self) -> None:
         """Leaves; the keeper and its containers go on."""
+        self._closed = True
+        self._drop_socket()
+        self._up.set()  # whoever waits is told
+        self.held.clear()
+
+    def _drop_socket(self) -> None:
+        self._up.clear()
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
             self._sock.close()
-        self._fail_all()
-
-    def _fail_all(self) -> None:
+        for _, fds in self._queue:
+            for fd in fds:
+                os.close(fd)
+        self._queue.clear()
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():
-                future.set_exception(KeeperError("keeper", "lost", "the connection to the keeper is lost"))
-
-    async def adopt(self, held: dict[str, dict[str, int]]) -> None:
-        """Gives a new keeper the copies that its predecessor's :attr:`held` has; they are ours no more afterwards."""
-        for id, fds in held.items():
-            try:
-                await self._ask(Op.ADOPT, list(fds.values()), id=id, names=list(fds))
-                self.held[id] = fds
-            except KeeperError:  # it has ended meanwhile, or could not be taken over: its exit is told
-                _close(fds)
+                future.set_exception(KeeperError("keeper", "lost", _LOST))
 
     # --- messages ---------------------------------------------------------------------------------------------------
-    async def _ask(self, op: Op, fds: list[int] | None = None, **fields: Any) -> _Reply:
+    async def _ask(self, op: Op, fds: builtins.list[int] | None = None, **fields: Any) -> _Reply:
+        """One request, after a replacement that is under way; asked again if the keeper is lost and that is safe."""
+        while True:
+            await self._available()
+            try:
+                return await self._send(op, fds, **fields)
+            except KeeperError as error:
+                if error.reason != "lost" or op not in _REPEATABLE or self._closed:
+                    raise
+
+    async def _available(self) -> None:
+        if not self._up.is_set() and not self._closed:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._up.wait()
+            except TimeoutError:
+                raise KeeperError("keeper", "lost", "the keeper is gone and could not be replaced yet") from None
+
+    async def _send(self, op: Op, fds: builtins.list[int] | None = None, **fields: Any) -> _Reply:
         if self._sock.fileno() < 0:
-            raise KeeperError("keeper", "lost", "the connection to the keeper is lost")
+            raise KeeperError("keeper", "lost", _LOST)
         self._next += 1
         number = self._next
         data = encode({"n": number, "op": op.value, **fields})
@@ -218,17 +312,14 @@ class Keeper:
                 return
             self._take(decode(data), fds)
 
-    def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _take(self, message: dict[str, Any], fds: builtins.list[int]) -> None:
         event = message.get("event")
         if event == "exit":
             end = Exit.from_wire(message)
-            if not end.exec_id:
-                _close(self.held.pop(end.id, {}))
+            self.held.drop(end.id, end.exec_id)
             self._on_exit(end)
         elif event == "stdin":
-            stdin = self.held.get(str(message["id"]), {}).pop("stdin", -1)
-            if stdin >= 0:
-                os.close(stdin)
+            self.held.close_stdin(str(message["id"]), str(message["exec_id"]))
         elif event == "log":
             call = self._on_log.get(str(message["id"]))
             if call is not None:
@@ -247,7 +338,7 @@ class Keeper:
     def _lost(self) -> None:
         if self._sock.fileno() < 0:
             return
-        self.close()
+        self._drop_socket()
         self._on_lost()
 
     # --- requests ---------------------------------------------------------------------------------------------------
@@ -255,31 +346,57 @@ class Keeper:
         self, id: str, bundle: str, *, overlay: Overlay | None, stdio: Stdio, log: LogTarget, netns: int | None = None
     ) -> int:
         """Makes a container up to the point before its program runs; returns the pid of its first process."""
-        answer, fds = await self._ask(
+        reply = await self._ask(
             Op.CREATE, [netns] if netns is not None else [], id=id, bundle=bundle, stdio=asdict(stdio), log=asdict(log),
             overlay=asdict(overlay) if overlay is not None else None,
         )  # fmt: skip
-        self._hold(id, answer, fds)
-        return int(answer["pid"])
+        return self._hold((id, ""), stdio, reply)
 
-    def _hold(self, id: str, answer: dict[str, Any], fds: builtins.list[int]) -> None:
-        _close(self.held.pop(id, {}))
-        if fds:
-            self.held[id] = dict(zip(answer["fds"], fds, strict=True))
+    def _hold(self, key: Key, stdio: Stdio, reply: _Reply) -> int:
+        """Keeps the copies that an answer brought; gives the pid."""
+        answer, fds = reply
+        pid = int(answer["pid"])
+        self.held.put(*key, Copy(pid, stdio, dict(zip(answer["fds"], fds, strict=True)), started=not key[1]))
+        return pid
 
     async def start(self, id: str) -> int:
-        """Runs the program; returns the time (ns) once execve has happened."""
-        answer, _ = await self._ask(Op.START, id=id)
-        return int(answer["started_at"])
+        """Runs the program; returns the time (ns) once execve has happened.
+
+        If the keeper is lost in this moment, the next one says whether it ran.
+        """
+        try:
+            answer, _ = await self._ask(Op.START, id=id)
+            return int(answer["started_at"])
+        except KeeperError as error:
+            if error.reason != "lost":
+                raise
+            found = next((one for one in await self.list() if one.id == id and one.started_at), None)
+            if found is None:
+                raise
+            return found.started_at
 
     async def exec_prepare(self, id: str, exec_id: str, process: dict[str, Any], stdio: Stdio) -> int:
         """Enters the container and finds the program of OCI *process*; returns the pid. Then :meth:`exec_start`."""
-        answer, _ = await self._ask(Op.EXEC, id=id, exec_id=exec_id, process=process, stdio=asdict(stdio))
-        return int(answer["pid"])
+        reply = await self._ask(Op.EXEC, id=id, exec_id=exec_id, process=process, stdio=asdict(stdio))
+        return self._hold((id, exec_id), stdio, reply)
 
     async def exec_start(self, id: str, exec_id: str) -> None:
-        """Runs a prepared exec."""
-        await self._ask(Op.EXEC_START, id=id, exec_id=exec_id)
+        """Runs a prepared exec. KeeperError with reason "no_such": it was lost with its keeper; prepare it again.
+
+        If the keeper is lost in this moment, the exec's end tells: 125 if it never ran.
+        """
+        await self._available()
+        copy = self.held.get(id, exec_id)
+        if copy is not None:
+            copy.started = True
+        try:
+            await self._ask(Op.EXEC_START, id=id, exec_id=exec_id)
+        except KeeperError as error:
+            if error.reason == "lost" and copy is not None and not self._closed:
+                await self._available()
+                return
+            self.held.drop(id, exec_id)
+            raise
 
     async def exec(self, id: str, exec_id: str, process: dict[str, Any], stdio: Stdio) -> int:
         """Prepares and runs in one go, for an exec that nobody attaches to."""
@@ -304,28 +421,41 @@ class Keeper:
 
         With *peer* the keeper takes that end of a pair of the caller's (which the caller closes), and None is returned.
         """
-        fds = [peer.fileno()] if peer is not None else []
-        more = {} if framed is None else {"framed": framed}
-        _, made = await self._ask(
-            Op.ATTACH, fds, id=id, exec_id=exec_id, stdin=stdin, stdout=stdout, stderr=stderr, **more
-        )
-        if peer is not None:
-            return None
-        sock = socket.socket(fileno=made[0])
-        sock.setblocking(False)
-        return sock
+        wish = ClientWish(stdin, stdout, stderr, framed)
+        ours, theirs = (None, peer) if peer is not None else socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            await self._ask(
+                Op.ATTACH, [theirs.fileno()], id=id, exec_id=exec_id, **asdict(wish)
+            )
+        except BaseException:
+            if ours is not None:
+                ours.close()
+                theirs.close()
+            raise
+        copy = self.held.get(id, exec_id)
+        if copy is not None:
+            copy.sweep()
+            copy.peers.append(Peer(theirs.dup() if ours is None else theirs, wish))
+        elif ours is not None:
+            theirs.close()
+        if ours is not None:
+            ours.setblocking(False)
+        return ours
 
     async def delete(self, id: str) -> None:
         """Forgets a container that is dead or was only created."""
         await self._ask(Op.DELETE, id=id)
-        _close(self.held.pop(id, {}))
+        self.held.drop(id)
 
     async def list(self) -> list[KeeperContainer]:
         """All containers that the keeper knows."""
-        found: list[KeeperContainer] = []
+        return await self._list_by(self._ask)
+
+    async def _list_by(self, ask: Callable[..., Awaitable[_Reply]]) -> builtins.list[KeeperContainer]:
+        found: builtins.list[KeeperContainer] = []
         start = 0
         while True:
-            answer, _ = await self._ask(Op.LIST, start=start)
+            answer, _ = await ask(Op.LIST, start=start)
             found += [KeeperContainer.from_wire(entry) for entry in answer["containers"]]
             start = int(answer["next"])
             if not start:
@@ -367,8 +497,3 @@ class Keeper:
             self._on_lost = told
             raise
         await gone.wait()
-
-
-def _close(fds: dict[str, int]) -> None:
-    for fd in fds.values():
-        os.close(fd)

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -154,6 +155,7 @@ def _enter(sync: socket.socket, task: _Task) -> None:
 
 def strip(keep: set[int]) -> None:
     """Leaves the keeper behind: no descriptor but *keep*, no module that is not loaded yet, a name of its own."""
+    sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)  # without the keeper nobody could take the result over
     null = rootfs.null_device()
     for number in (0, 1, 2):
         os.dup2(null, number)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import signal
 import socket
-import struct
-import termios
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from backend.logs import LogWriter
@@ -27,12 +26,14 @@ from backend.runtime.model import Answer, Container, Process
 from backend.runtime.plan import BadConfig, Overlay
 from backend.runtime.protocol import Exit, KeeperError, LogTarget, Op, Stdio
 from backend.runtime.protocol import field as get
-from backend.runtime.pump import Client, Streams
+from backend.runtime.pump import Streams
 from backend.runtime.records import Records, State, birth, zombie_status
+from backend.runtime.requests import Requests, join_client
 from backend.runtime.spawn import Child, Machine
 
 _REFILL = 0.004  # seconds after a start: the client has its answer, and a burst is not slowed
 _TRIES = 50  # 20 ms apart: until whoever inherited a dead process has collected it
+_NO_HELPER = 1.0  # seconds that output found again waits for a helper with clients
 _LINGER = 2.0  # seconds that a dead process's streams stay open for children that hold them, as moby's
 
 
@@ -53,22 +54,25 @@ class Containers:
         self._tell = tell
         self._log_grown = log_grown
         self._all: dict[str, Container] = {}
+        self._held_back: list[Process] = []  # found again: not read before the helper's clients are back
         self._watched: set[str] = set()
         self._confined = Confined(loop, machine)
         self._trees = Files(loop, machine, exec_root)
+        self._requests = Requests(self._all, self._process)
         self._restore()
+        loop.later(_NO_HELPER, self._read_on)
         machine.pool.open(loop)
         self._handlers: dict[Op, Callable[[dict[str, Any], list[int], Answer], None]] = {
             Op.CREATE: self._create,
             Op.START: self._start,
             Op.EXEC: self._exec,
             Op.EXEC_START: self._exec_start,
-            Op.KILL: self._kill,
-            Op.RESIZE: self._resize,
-            Op.ATTACH: self._attach,
+            Op.KILL: self._requests.kill,
+            Op.RESIZE: self._requests.resize,
+            Op.ATTACH: self._requests.attach,
             Op.DELETE: self._delete,
             Op.LIST: self._list,
-            Op.NETNS: self._netns,
+            Op.NETNS: self._requests.netns,
             Op.UNPACK: self._confined.unpack,
             Op.INDEX: self._confined.index,
             Op.FILES: self._files,
@@ -151,7 +155,8 @@ class Containers:
             # While the child is already on its way: it waits for the word before it joins.
             group.create(linux.get("resources") or {})
             child.sync.send(init.JOIN)
-            self._save(container)  # here and in _go: on disk before the answer, while the child is busy
+            container.pipes = tuple(os.fstat(fd).st_ino for fd in child.outputs.values())
+            self._save(container)  # on disk before the answer, while the child is busy
         except (CgroupError, OSError, ValueError) as error:
             self._fail(process, _refusal("create", error))
 
@@ -167,16 +172,19 @@ class Containers:
         try:
             log = self._log_of(container, process)
         except OSError as error:
-            self._fail(process, KeeperError("create", "other", f"log {error.filename}: {error.strerror}", error.errno))
+            if process.status in ("running", "stopped"):  # taken over: no reason to end it
+                sys.excepthook(type(error), error, error.__traceback__)
+            else:
+                text = f"log {error.filename}: {error.strerror}"
+                self._fail(process, KeeperError("create", "other", text, error.errno))
         once = process.stdio.stdin_once or bool(process.exec_id)
 
         def written() -> None:
             if process.id in self._watched:
                 self._log_grown(process.id)
 
-        def stdin_closed() -> None:
-            if not process.exec_id:
-                self._tell({"event": "stdin", "id": process.id})  # the helper's copy would keep the input open
+        def stdin_closed() -> None:  # the helper's copy would keep the input open
+            self._tell({"event": "stdin", "id": process.id, "exec_id": process.exec_id})
 
         process.streams = Streams(self._loop, outputs, stdin, tty=process.stdio.tty, stdin_once=once, log=log,
                                   on_write=written, on_stdin_closed=stdin_closed)  # fmt: skip
@@ -222,34 +230,84 @@ class Containers:
         process.status = "created"
         if process.answer is not None:
             answer, process.answer = process.answer, None
-            names, copies = descriptors(process) if not process.exec_id else ([], [])
+            names, copies = descriptors(process)
             answer({"pid": process.pid, "fds": names}, copies)
 
     def _copies(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        names, copies = descriptors(self._container(message, "copies").process)
-        answer({"fds": names}, copies)
+        process = self._container(message, "copies").process
+        names, copies = descriptors(process)
+        answer({"pid": process.pid, "fds": names, "stdio": asdict(process.stdio)}, copies)
 
     def _adopt(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        """Descriptors that the helper held: those that this keeper lacks are taken, and its waiting clients."""
+        names, wishes = message.get("names"), message.get("clients")
+        if not isinstance(names, list) or not isinstance(wishes, list) or len(fds) != len(names) + len(wishes):
+            raise KeeperError("adopt", "bad_config", "names and descriptors do not agree")
         container = self._container(message, "adopt")
+        given = adoption.named(names, fds[: len(names)])
         process = container.process
-        if process.status != "running" or process.streams is not None:
-            raise KeeperError("adopt", "exists", f"container {process.id} needs no adoption")
-        given = adoption.named(message.get("names"), fds)
-        outputs = {n: given[str(n)] for n in (1, 2) if str(n) in given}
-        if outputs:
-            tty = process.stdio.tty
-            self._make_streams(container, process, outputs, outputs[1] if tty else given.get("stdin", -1))
+        if exec_id := get(message, "exec_id", "str", ""):
+            process = self._adopted_exec(container, exec_id, message, given)
+        self._take(container, process, given)
+        for fd, wish in zip(fds[len(names) :], wishes, strict=True):
+            join_client(process, os.dup(fd), wish)
+        if process.status == "stopped" and process.streams is not None:
+            self._drain(process)
+            process.streams.end_told()
         answer({})
+
+    def _adopted_exec(
+        self, container: Container, exec_id: str, message: dict[str, Any], given: dict[str, int]
+    ) -> Process:
+        """An exec that a dead keeper started. Its end is told like any other's, also if it has come already."""
+        if exec_id in container.execs or "pidfd" not in given:
+            for fd in given.values():
+                os.close(fd)
+            raise KeeperError("adopt", "exists", f"exec {exec_id} needs no adoption")
+        pid, stdio = get(message, "pid", "int"), Stdio(**get(message, "stdio", "dict"))
+        pidfd = given.pop("pidfd")
+        process = Process(container.process.id, exec_id, pid, pidfd, stdio, "running", birth=birth(pid))
+        container.execs[exec_id] = process
+        self._loop.watch(pidfd, IN, lambda _: self._exited(process))
+        return process
+
+    def _take(self, container: Container, process: Process, given: dict[str, int]) -> None:
+        outputs = {n: given.pop(str(n)) for n in (1, 2) if str(n) in given}
+        stdin = outputs.get(1, -1) if process.stdio.tty else given.pop("stdin", -1)
+        if process.streams is None and outputs:
+            self._make_streams(container, process, outputs, stdin)
+        else:
+            for fd in outputs.values():
+                os.close(fd)
+            if process.streams is not None and process.streams.stdin < 0 <= stdin:
+                process.streams.take_stdin(stdin)
+        pidfd = given.pop("pidfd", -1)
+        if pidfd >= 0:
+            if process.exit is not None and not process.exit.known:
+                process.exit = adoption.told_by(pidfd, process.exit)
+                self._records.save_exit(process.exit)
+            os.close(pidfd)
 
     def _restore(self) -> None:
         """What a keeper before this one left running or unsaid (see :mod:`backend.runtime.adoption`)."""
-        for container in adoption.restore(self._records):
+        for container, outputs in adoption.restore(self._records):
             process = container.process
             self._all[process.id] = container
+            if outputs:
+                self._make_streams(container, process, outputs, -1)
+                if process.streams is not None:
+                    process.streams.hold(True)
+                self._held_back.append(process)
             if process.status == "stopped":
                 self._drop_cgroup(container, 0)
             else:
                 self._loop.watch(process.pidfd, IN, lambda _, p=process: self._exited(p))  # type: ignore[misc]
+
+    def _read_on(self) -> None:
+        for process in self._held_back:
+            if process.streams is not None:
+                process.streams.hold(False)
+        self._held_back.clear()
 
     def _save(self, container: Container) -> None:
         process, log = container.process, container.log
@@ -265,6 +323,7 @@ class Containers:
                 process.stdio.tty,
                 process.stdio.stdin_once,
                 (log.directory, log.driver, log.max_size, log.max_files),
+                container.pipes,
             )
         )
 
@@ -281,12 +340,12 @@ class Containers:
             )
         process.status, process.answer = "starting", answer
         process.started_at = time.time_ns()
+        if not process.exec_id:
+            self._save(self._all[process.id])  # first: a keeper after us must not take a running one for a created one
         try:
             process.sync.send(init.GO)
         except OSError:
             pass  # it has died: its exit is told in a moment
-        if not process.exec_id:
-            self._save(self._all[process.id])
 
     def _running(self, process: Process) -> None:
         process.status = "running"
@@ -354,9 +413,7 @@ class Containers:
         if process.failed is not None and (process.exec_id or process.started_at == 0):
             self._failed(container, process)
             return
-        if process.streams is not None and not process.streams.drain():
-            streams = process.streams
-            self._loop.later(_LINGER, streams.abandon)
+        self._drain(process)
         code, number = (255, 0) if status is None else (status, 0) if status >= 0 else (128 - status, -status)
         if process.failed is not None:
             code, number = {"not_found": 127, "not_permitted": 126}.get(process.failed.reason, 128), 0
@@ -375,6 +432,12 @@ class Containers:
             self._drop_cgroup(container, 0)  # after the news: whoever waits need not wait for this
         if process.exec_id:
             self._end_exec(container, process)
+
+    def _drain(self, process: Process) -> None:
+        """What a dead process has written; children of it may hold its streams open for a while."""
+        streams = process.streams
+        if streams is not None and not streams.drain():
+            self._loop.later(_LINGER, streams.abandon)
 
     def _last_words(self, process: Process) -> None:
         """The child's report may wait unread when its end is seen first."""
@@ -413,6 +476,8 @@ class Containers:
 
     def _drop_cgroup(self, container: Container, tries: int, then: Callable[[], None] | None = None) -> None:
         """Removes it, a few times if its last processes are still on their way out."""
+        if tries and self._all.get(container.process.id, container) is not container:
+            return  # a new container has this name and this cgroup
         if not container.cgroup.remove() and tries < 50:
             if tries == 0:
                 container.cgroup.kill()
@@ -445,54 +510,6 @@ class Containers:
         self._all.pop(container.process.id, None)
         self._records.forget(container.process.id)
 
-    # --- the other requests -----------------------------------------------------------------------------------------
-    def _kill(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        process = self._process(message, "kill")
-        number = get(message, "signal", "int")
-        if process.status == "stopped" or process.pidfd < 0:
-            raise KeeperError("kill", "not_running", f"container {process.id} is not running")
-        if message.get("every"):
-            self._all[process.id].cgroup.kill(number)
-            answer({})
-            return
-        try:
-            signal.pidfd_send_signal(process.pidfd, number)
-        except ProcessLookupError:
-            raise KeeperError("kill", "not_running", f"container {process.id} is not running") from None
-        except OSError as error:
-            raise KeeperError("kill", "other", f"signal {number}: {error.strerror}", error.errno) from error
-        answer({})
-
-    def _resize(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        process = self._process(message, "resize")
-        rows, columns = get(message, "rows", "int"), get(message, "columns", "int")
-        terminal = process.streams.terminal() if process.streams is not None else -1
-        if terminal < 0:
-            raise KeeperError(
-                "resize", "not_running" if process.stdio.tty else "other", "there is no terminal to resize"
-            )
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows & 0xFFFF, columns & 0xFFFF, 0, 0))
-        answer({})
-
-    def _attach(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        process = self._process(message, "attach")
-        if process.streams is None:
-            raise KeeperError("attach", "not_running", f"container {process.id} has no streams to attach to")
-        theirs: socket.socket | None = None
-        if fds:  # an attach that came before the start: its input has been waiting in a pair of the helper's
-            ours = socket.socket(fileno=os.dup(fds[0]))
-        else:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        streams = frozenset(n for n, name in ((1, "stdout"), (2, "stderr")) if message.get(name))
-        framed = get(message, "framed", "bool", not process.stdio.tty)
-        client = Client(ours, stdin=bool(message.get("stdin")), streams=streams, framed=framed)
-        try:
-            answer({}, [theirs.fileno()] if theirs is not None else [])
-        finally:
-            if theirs is not None:
-                theirs.close()
-        process.streams.attach(client)
-
     def _delete(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         container = self._container(message, "delete")
         process = container.process
@@ -517,46 +534,8 @@ class Containers:
         self._trees.start(message, fds, answer, container.process.pidfd, container.flags)
 
     def _list(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        """Answers in pages of 100, so that no message is longer than a socket takes."""
-        start = get(message, "start", "int", 0)
-        names = sorted(self._all)
-        page = [self._entry(self._all[name]) for name in names[start : start + 100]]
-        answer({"containers": page, "next": start + 100 if start + 100 < len(names) else 0})
-
-    @staticmethod
-    def _entry(container: Container) -> dict[str, Any]:
-        def status(process: Process) -> str:
-            return {"preparing": "created", "starting": "running"}.get(process.status, process.status)
-
-        def end(process: Process) -> dict[str, Any] | None:
-            return process.exit.to_wire() if process.exit else None
-
-        process = container.process
-        execs = [
-            {"exec_id": e.exec_id, "pid": e.pid, "status": status(e), "exit": end(e)} for e in container.execs.values()
-        ]
-        return {"id": process.id, "pid": process.pid, "status": status(process), "started_at": process.started_at,
-                "exit": end(process), "execs": execs}  # fmt: skip
-
-    def _netns(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        made: list[int] = []
-        own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            for _ in range(min(max(get(message, "count", "int", 1), 1), 16)):
-                sc.unshare(sc.CLONE_NEWNET)
-                sc.loopback_up()
-                made.append(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            raise KeeperError("netns", "other", f"network namespace: {error.strerror}", error.errno) from error
-        finally:
-            sc.setns(own, sc.CLONE_NEWNET)
-            os.close(own)
-            try:
-                if made:
-                    answer({}, made)
-            finally:
-                for fd in made:
-                    os.close(fd)
+        self._read_on()  # asked after everything has been handed over
+        self._requests.listing(message, fds, answer)
 
 
 def _reap(pidfd: int) -> int:

@@ -38,6 +38,7 @@ from backend.runtime.launch import DEFAULT_PATH, Launch, ProcessPlan
 from backend.runtime.plan import BindMount, FsMount
 
 READY, GO, JOIN = b"R", b"G", b"J"
+NEVER_RAN = 125  # the keeper went before it gave the word: what a shell user knows as "the engine could not run it"
 IGNORED = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT)  # by the keeper; all others have their default there
 # Signals that exist; glibc keeps 32 and 33 for itself.
 _SIGNALS = [s for s in range(1, 65) if s not in (9, 19, 32, 33)]
@@ -143,7 +144,7 @@ def _main(launch: Launch, sync: socket.socket) -> NoReturn:
     for fd in fds:
         os.close(fd)
     if sync.recv(1) != GO:
-        os._exit(0)  # the keeper has changed its mind, or is gone
+        os._exit(NEVER_RAN)  # the keeper has changed its mind, or is gone
     if not launch.tty:
         _own_stdio(identity.uid)
     if not launch.tiny_init:

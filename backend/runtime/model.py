@@ -46,4 +46,5 @@ class Container:
     bundle: str
     log: LogTarget
     seccomp: dict[str, Any] | None
+    pipes: tuple[int, ...] = ()  # inodes of the output pipes
     execs: dict[str, Process] = field(default_factory=dict)

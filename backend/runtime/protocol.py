@@ -68,7 +68,8 @@ class Op(enum.Enum):
     COPIES = "copies"
     """Gives copies of a container's descriptors to the helper, which holds them in case the keeper dies."""
     ADOPT = "adopt"
-    """Hands a new keeper the descriptors that the helper held for a dead one (see the helper's second copies)."""
+    """Hands a new keeper the descriptors and attached clients that the helper held for a dead one. They only replace
+    what is missing; a process is named by its pidfd."""
     STOP = "stop"
     """Ends the keeper if it holds no container."""
 
@@ -78,8 +79,9 @@ class KeeperError(RuntimeError):
 
     Reasons: ``not_found`` (program missing), ``not_permitted`` (program cannot be run), ``no_user``, ``bad_cwd``,
     ``mount``, ``cgroup``, ``bad_config``, ``not_running``, ``no_such`` (container or exec unknown), ``exists``,
-    ``lost`` (the keeper is gone), ``other``. Of FILES: ``no_such`` (no such file), ``not_directory``, ``read_only``,
-    ``bad_archive``, ``refused`` (the tree does not take a member), ``no_user``, ``other``.
+    ``lost`` (the keeper is gone), ``streams_lost`` (with keeper and helper at once), ``other``. Of FILES: ``no_such``
+    (no such file), ``not_directory``, ``read_only``, ``bad_archive``, ``refused`` (the tree does not take a member),
+    ``no_user``, ``other``.
     """
 
     def __init__(self, stage: str, reason: str, message: str, errno: int | None = None) -> None:
@@ -118,6 +120,16 @@ class Stdio:
     stdin_once: bool
     rows: int = 0
     columns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientWish:
+    """What an attached client gets and gives. *framed* None: frames unless the process has a terminal."""
+
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    framed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

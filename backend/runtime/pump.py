@@ -154,6 +154,10 @@ class Streams:
         for number, fd in self._outputs.items():
             self._loop.watch(fd, self._mask(fd), lambda events, n=number: self._output_ready(n, events))  # type: ignore[misc]
 
+    def hold(self, on: bool) -> None:
+        """Leaves output in the pipes for now, or goes on."""
+        self._pause(on)
+
     def drain(self) -> bool:
         """After the process's death: reads what is there, clients or not. True: the end of output was seen."""
         self._dead = True
@@ -272,6 +276,9 @@ class Streams:
             return
         self._clients.remove(client)
         self._loop.forget(client.sock.fileno())
+        # The helper may hold a copy of our end (see backend.runtime.copies): closing alone would not be the end.
+        with suppress(OSError):
+            client.sock.shutdown(socket.SHUT_RDWR)
         client.sock.close()
         self._input_over(client)
         if self._paused and all(len(c.buffer) < CLIENT_LIMIT // 2 for c in self._clients):
@@ -323,6 +330,11 @@ class Streams:
             os.close(self._stdin)
             self._on_stdin_closed()
         self._stdin = -1
+
+    def take_stdin(self, fd: int) -> None:
+        """The input's descriptor of a process whose streams were found again without it."""
+        os.set_blocking(fd, False)
+        self._stdin = fd
 
     # --- the end ----------------------------------------------------------------------------------------------------
     def close(self) -> None:

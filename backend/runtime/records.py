@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from backend.runtime.protocol import Exit
 
@@ -27,6 +28,7 @@ class State:
     tty: bool
     stdin_once: bool
     log: tuple[str, str, int, int]
+    pipes: tuple[int, ...] = ()  # inodes of its output pipes: by them they are found again (see adoption)
 
 
 def birth(pid: int) -> int:
@@ -56,6 +58,11 @@ def _write(path: str, text: str) -> None:
     finally:
         os.close(fd)
     os.replace(temporary, path)
+
+
+def _known(data: dict[str, Any]) -> dict[str, Any]:
+    """Without what a newer keeper wrote besides."""
+    return {name: data[name] for name in State.__slots__ if name in data}
 
 
 class Records:
@@ -102,7 +109,7 @@ class Records:
             try:
                 with open(f"{self.directory(id)}/state.json", encoding="utf-8") as file:
                     data = json.load(file)
-                state = State(**{**data, "log": tuple(data["log"])})
+                state = State(**{**_known(data), "log": tuple(data["log"]), "pipes": tuple(data.get("pipes", ()))})
             except (OSError, ValueError, TypeError, KeyError):
                 continue
             found.append((state, self._load_exit(id)))

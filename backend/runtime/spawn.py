@@ -154,12 +154,32 @@ def exec_launch(
     return launch
 
 
-def _pipes(stdio: Stdio) -> tuple[tuple[int, int, int], dict[int, int], int]:
+def _output(lasting: bool) -> tuple[int, int]:
+    """A pipe: our end, the child's end. *lasting*: the child's end counts as a reader too.
+
+    So a container that writes while neither keeper nor helper lives is not killed by SIGPIPE: it waits once the pipe
+    is full, and the pipe is found again through its descriptor (see :mod:`backend.runtime.adoption`).
+    """
+    read, write = os.pipe()
+    if lasting:
+        try:
+            both = os.open(f"/proc/self/fd/{write}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+        write = both
+    return read, write
+
+
+def _pipes(stdio: Stdio, lasting: bool) -> tuple[tuple[int, int, int], dict[int, int], int]:
     """The child's three ends, our outputs, our stdin (-1: the child reads /dev/null)."""
     opened: list[int] = []
     try:
-        out, err = os.pipe(), os.pipe()
-        opened += [*out, *err]
+        for _ in range(2):
+            opened += _output(lasting)
+        out, err = (opened[0], opened[1]), (opened[2], opened[3])
         if stdio.open_stdin:
             read, write = os.pipe()
         else:
@@ -190,7 +210,7 @@ def spawn(machine: Machine, launch: Launch, stdio: Stdio) -> Child:
     outputs: dict[int, int] = {}
     stdin = -1
     if not launch.tty:
-        launch.stdio, outputs, stdin = _pipes(stdio)
+        launch.stdio, outputs, stdin = _pipes(stdio, lasting=launch.root is not None)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         waiting = machine.pool.hand_over(launch) if fits(launch) else None

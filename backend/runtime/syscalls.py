@@ -247,6 +247,11 @@ def setdomainname(name: str) -> None:
         raise oserror("setdomainname")
 
 
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A copy of descriptor *number* of another process (close-on-exec): the same open file, not a path to it."""
+    return _call("pidfd_getfd", 438, pidfd, number, 0)
+
+
 PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info) with the first published size, 64 bytes
 PIDFD_INFO_EXIT = 1 << 3
 
@@ -383,7 +388,7 @@ class Inbox:
     def __init__(self, size: int) -> None:
         self._view = memoryview(mmap.mmap(-1, size))  # pages that no message has touched cost nothing
 
-    def receive(self, sock: socket.socket, count: int = 32) -> tuple[bytes, list[int]]:
+    def receive(self, sock: socket.socket, count: int = 64) -> tuple[bytes, list[int]]:
         """One message with its descriptors (close-on-exec from the start)."""
         space = socket.CMSG_SPACE(count * 4)
         size, ancillary, flags, _ = sock.recvmsg_into([self._view], space, socket.MSG_CMSG_CLOEXEC)

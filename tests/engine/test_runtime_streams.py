@@ -17,6 +17,7 @@ from backend.runtime.client import KeeperError, Stdio
 from tests.support.keeper import PLAIN, Lab, frames, read_all
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+TTY = Stdio(tty=True, open_stdin=True, stdin_once=False, rows=24, columns=80)
 OPEN = Stdio(tty=False, open_stdin=True, stdin_once=True)
 TERMINAL = Stdio(tty=True, open_stdin=True, stdin_once=False, rows=24, columns=80)
 
@@ -340,28 +341,36 @@ async def test_network_namespaces_are_fresh_and_have_a_loopback(lab: Lab) -> Non
 
 
 async def test_containers_outlive_the_keeper_and_a_new_one_takes_them_over(lab: Lab) -> None:
-    """No pipe breaks, no line is lost, attach, exec and exit codes work again; what could not be known is said so."""
+    """No pipe breaks, no line is lost, clients stay attached, execs go on, exit codes are known or said to be unknown."""
     script = "echo before; read x; echo got $x; read y; exit $y"
     id = await lab.create(lab.config("sh", "-c", script), Stdio(tty=False, open_stdin=True, stdin_once=False))
+    attached = await lab.keeper.attach(id, stdin=False, stdout=True, stderr=True)
     await lab.keeper.start(id)
     ended = await lab.create(lab.config("sh", "-c", "sleep 0.3; exit 21"))
     await lab.keeper.start(ended)
     created = await lab.create(lab.config("true"))
-    old = lab.keeper
-    os.kill(old.pid, signal.SIGKILL)
+    await lab.keeper.exec_prepare(id, "long", lab.process("sh", "-c", "read x; echo exec $x; exit 6"), OPEN)
+    exec_sock = await lab.keeper.attach(id, "long", stdin=True, stdout=True, stderr=True)
+    await lab.keeper.exec_start(id, "long")
+    await lab.keeper.exec_prepare(id, "waits", lab.process("true"), PLAIN)
+    old = lab.keeper.pid
+    os.kill(old, signal.SIGKILL)
     async with asyncio.timeout(10):
         await lab.lost.wait()
+    exec_sock.send(b"meanwhile\n")
     await asyncio.sleep(0.6)
-    await lab.connect()
-    assert lab.keeper.pid != old.pid
-    known = {c.id: c for c in await lab.keeper.list()}
+    known = {c.id: c for c in await lab.replace()}
+    assert lab.keeper.pid != old
     assert known[id].status == "running"
-    assert known[created].exit is not None and not known[created].exit.known
-    async with asyncio.timeout(10):
-        while (end := {c.id: c for c in await lab.keeper.list()}[ended].exit) is None:
-            await asyncio.sleep(0.05)
-    assert end.code == 21 if end.known else end.code == 255
-    await lab.keeper.adopt(old.held)
+    assert known[created].exit is not None and known[created].started_at == 0
+    end = known[ended].exit or await lab.exit(ended)
+    assert (end.code, end.known) in ((21, True), (255, False))
+    assert frames(await read_all(exec_sock))[1] == b"exec meanwhile\n"
+    end = await lab.exit(id, "long")
+    assert (end.code, end.known) in ((6, True), (255, False))
+    with pytest.raises(KeeperError) as caught:
+        await lab.keeper.exec_start(id, "waits")
+    assert caught.value.reason == "no_such", "an exec that had not run is to be prepared again"
     sock = await lab.keeper.attach(id, stdin=True, stdout=True, stderr=True)
     sock.send(b"word\n")
     await until(sock, b"got word")
@@ -371,18 +380,63 @@ async def test_containers_outlive_the_keeper_and_a_new_one_takes_them_over(lab: 
     assert frames(await read_all(other))[1] == b"inside\n"
     sock.send(b"8\n")
     end = await lab.exit(id)
-    assert end.code == 8 if end.known else end.code == 255
+    assert (end.code, end.known) in ((8, True), (255, False))
     sock.close()
+    assert frames(await read_all(attached))[1] == b"before\ngot word\n", "who was attached stays attached"
     assert logged(lab, id) == [b"before\n", b"got word\n"]
+
+
+async def test_a_terminal_outlives_the_keeper(lab: Lab) -> None:
+    id = await lab.create(lab.config("sh", "-c", "stty -echo; echo ready; read x; echo got $x; read y"), TTY)
+    sock = await lab.keeper.attach(id, stdin=True, stdout=True, stderr=True)
+    await lab.keeper.start(id)
+    await until(sock, b"ready")
+    os.kill(lab.keeper.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await lab.lost.wait()
+    sock.send(b"word\n")
+    await lab.replace()
+    await until(sock, b"got word")
+    await lab.keeper.resize(id, 11, 22)
+    sock.send(b"end\n")
+    assert (await lab.exit(id)).code in (0, 255)
+    sock.close()
+
+
+async def test_output_is_found_again_when_helper_and_keeper_end_at_once(lab: Lab) -> None:
+    """The copies are gone with the helper: nobody is killed by a broken pipe, and no line that fits the pipe is lost."""
+    script = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.02; done; sleep 1000"
+    id = await lab.create(lab.config("sh", "-c", script))
+    await lab.keeper.start(id)
+    await lab.both_lost()
+    await asyncio.sleep(0.4)
+    await lab.connect()
+    async with asyncio.timeout(10):
+        while len(logged(lab, id)) < 60:
+            await asyncio.sleep(0.05)
+    assert logged(lab, id) == [b"line %d\n" % n for n in range(60)]
+    sock = await lab.keeper.attach(id, stdin=False, stdout=True, stderr=True)
+    sock.close()
+
+
+async def test_a_lost_terminal_is_said_to_be_lost(lab: Lab) -> None:
+    id = await lab.create(lab.config("sh", "-c", "trap '' HUP; while :; do sleep 0.1; done"), TTY)
+    await lab.keeper.start(id)
+    await lab.both_lost()
+    await lab.connect()
+    with pytest.raises(KeeperError) as caught:
+        await lab.keeper.attach(id, stdin=True, stdout=True, stderr=True)
+    assert caught.value.reason == "streams_lost" and "terminal was lost" in caught.value.message
 
 
 async def test_input_that_is_closed_is_closed_although_the_helper_holds_a_copy(lab: Lab) -> None:
     id = await lab.create(lab.config("wc", "-c"), OPEN)
     sock = await lab.keeper.attach(id, stdin=True, stdout=True, stderr=True)
     await lab.keeper.start(id)
-    assert set(lab.keeper.held[id]) == {"1", "2", "stdin"}
+    copy = lab.keeper.held.get(id)
+    assert copy is not None and set(copy.fds) == {"1", "2", "stdin", "pidfd"}
     sock.send(b"12345")
     sock.shutdown(socket.SHUT_WR)
     assert frames(await read_all(sock))[1] == b"5\n"
     await lab.exit(id)
-    assert id not in lab.keeper.held
+    assert lab.keeper.held.get(id) is None and copy.fds == {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.runtime.cgroups import layout
-from backend.runtime.client import Exit, Keeper, KeeperError, LogTarget, Overlay, Stdio
+from backend.runtime.client import Exit, Keeper, KeeperContainer, KeeperError, LogTarget, Overlay, Stdio
 from backend.runtime.pool import SIZE as POOL
 from backend.spec.seccomp import default_seccomp
 from tests.support.roots import busybox_tar
@@ -93,6 +93,20 @@ class Lab:
     async def connect(self) -> None:
         sock = await asyncio.to_thread(Keeper.find_or_start, self.exec_root)
         self.keeper = await Keeper.connect(sock, on_exit=self.exits.put_nowait, on_lost=self.lost.set)
+
+    async def replace(self) -> list[KeeperContainer]:
+        """After a loss: a new keeper, with what the client held of the old one."""
+        known = await self.keeper.replace(await asyncio.to_thread(Keeper.find_or_start, self.exec_root))
+        self.keeper.resume()
+        return known
+
+    async def both_lost(self) -> None:
+        """The keeper is killed and the client goes with it: nobody holds a copy of anything."""
+        os.kill(self.keeper.pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            await self.lost.wait()
+        self.keeper.close()
+        self.lost.clear()
 
     async def close(self) -> None:
         for container in await self.keeper.list():
