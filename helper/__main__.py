@@ -47,6 +47,7 @@ class Options:
     debug: bool
     stop_containers: bool
     plugin_folders: tuple[str, ...]
+    authorization: tuple[str, ...]
 
     @property
     def plugin_dirs(self) -> tuple[str, ...]:
@@ -85,6 +86,8 @@ def parse(arguments: list[str]) -> Options:
     add("--plugin-dir", action="append", default=[], metavar="DIR",
         help="folder with sockets and descriptions of plug-ins (default: Docker's for the installed helper, "
              "EXEC-ROOT/plugins otherwise)")
+    add("--authorization-plugin", action="append", default=[], metavar="NAME",
+        help="plug-in that is asked about every request")
     add("-p", "--pidfile", default="", help="write the process ID there")
     add("-D", "--debug", action="store_true", help="log more")
     add("--stop-containers", action="store_true", help="stop the containers too when the helper is told to end")
@@ -104,7 +107,7 @@ def parse(arguments: list[str]) -> Options:
                    tuple(given.registry_mirror), tuple(given.insecure_registry),
                    tuple(os.path.abspath(one) for one in given.registry_certs), given.bip, pools, tuple(given.label),
                    given.pidfile, given.debug, given.stop_containers,
-                   tuple(os.path.abspath(one) for one in given.plugin_dir))
+                   tuple(os.path.abspath(one) for one in given.plugin_dir), tuple(given.authorization_plugin))
 
 
 def _pool(text: str) -> tuple[str, int]:
@@ -142,7 +145,7 @@ def _settings(options: Options) -> Settings:
         data_root=options.data_root, exec_root=options.exec_root, instance=options.instance,
         registry=registry,
         address_pools=tuple(AddressPool(base, size) for base, size in options.pools), bip=options.bip,
-        plugin_dirs=options.plugin_dirs,
+        plugin_dirs=options.plugin_dirs, authorization=options.authorization,
         labels=options.labels, debug=options.debug, version=VERSION)
 
 

@@ -36,6 +36,7 @@ class Call:
     http: web.BaseRequest
     path: Mapping[str, str]
     version: tuple[int, int]
+    _read: bytes | None = None
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -46,7 +47,12 @@ class Call:
         return Filters.parse(self.http.query.get("filters"))
 
     async def body(self) -> bytes:
-        """The whole body, bounded. Raises :class:`TooLarge`."""
+        """The whole body, bounded; the same bytes whoever asks again. Raises :class:`TooLarge`."""
+        if self._read is None:
+            self._read = await self._bounded()
+        return self._read
+
+    async def _bounded(self) -> bytes:
         length = self.http.content_length
         if length is not None and length > BODY_LIMIT:
             raise TooLarge(f"the body has {length} bytes; at most {BODY_LIMIT} are taken here")
@@ -67,6 +73,9 @@ class Call:
 
     async def upload(self) -> AsyncIterator[bytes]:
         """The body in pieces as they come."""
+        if self._read is not None:
+            yield self._read
+            return
         async for piece in self.http.content.iter_any():
             yield piece
 
@@ -76,12 +85,14 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An operation. *abortable*: it ends with its client (streams, waits); others are carried through."""
+    """An operation. *abortable*: it ends with its client (streams, waits); others are carried through. *streams*: its
+    body is an archive of any size, read as it comes."""
 
     method: str
     pattern: str
     handler: Handler
     abortable: bool = False
+    streams: bool = False
 
     def compiled(self) -> re.Pattern[str]:
         """``{name}`` matches a part of the path, ``{name:path}`` also with slashes in it."""

@@ -22,6 +22,7 @@ from backend.errors import EngineError, InvalidArgument, NotFound, NotImplemente
 from helper import routers, web
 from helper.access import Audit
 from helper.call import Call, Handler, Route, answer, refusal
+from helper.guard import guarded
 
 if TYPE_CHECKING:
     from backend.engine.engine import Engine
@@ -133,7 +134,11 @@ class Server:
             if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
                 request.transport.write(_CONTINUE)
             route, match = found
-            reply = await self._run(route, Call(self._engine, request, match, version))
+            call = Call(self._engine, request, match, version)
+            if self._engine.authorizer.on:
+                reply = await guarded(self._engine.authorizer, route, call, path, lambda: self._run(route, call))
+            else:
+                reply = await self._run(route, call)
         except EngineError as error:
             reply = refusal(error)
         except (ConnectionError, asyncio.CancelledError):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from backend.engine.authorization import Authorizer
 from backend.engine.connect import Connector
 from backend.engine.container import Table
 from backend.engine.containers import Containers
@@ -114,6 +115,7 @@ class Engine:
         self._life = life
         self._namespaces = namespaces
         self.settings = core.settings
+        self.authorizer = Authorizer(core.plugins, core.settings.authorization)
         self.events = core.events
         self.execs = Execs(core)
         self.containers = Containers(core, life, self.execs)

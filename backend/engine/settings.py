@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Settings:
     """Set once by the helper. `instance`: "slipway" for the installed one, "slipway-<8 hex>" for private ones; it names
     the firewall table and the cgroups. `bip`: address of the default bridge ("10.1.2.1/24"), "" = chosen.
-    `plugin_dirs`: where plug-ins are looked for."""
+    `plugin_dirs`: where plug-ins are looked for; `authorization`: those that are asked about every request."""
 
     data_root: str
     exec_root: str
@@ -28,4 +28,5 @@ class Settings:
     log_opts: dict[str, str] = field(default_factory=dict)
     debug: bool = False
     plugin_dirs: tuple[str, ...] = ()
+    authorization: tuple[str, ...] = ()
     version: str = ""

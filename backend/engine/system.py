@@ -60,7 +60,7 @@ class System:
             docker_root_dir=core.paths.data_root, plugins=api.PluginsInfo(
                 volume=["local", *core.plugins.active(VOLUME)],
                 network=sorted(["bridge", "host", "ipvlan", "macvlan", "null", *core.plugins.active(NETWORK)]),
-                log=["json-file", "local", "none"]),
+                authorization=list(core.settings.authorization) or None, log=["json-file", "local", "none"]),
             ipv4_forwarding=_flag("/proc/sys/net/ipv4/ip_forward"), debug=core.settings.debug,
             n_fd=len(os.listdir("/proc/self/fd")), n_goroutines=len(core.tasks),
             system_time=rfc3339_nano(time.time_ns()),

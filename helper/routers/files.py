@@ -92,7 +92,7 @@ async def commit(call: Call) -> web.StreamResponse:
 ROUTES = [
     Route("HEAD", "/containers/{id}/archive", stat),
     Route("GET", "/containers/{id}/archive", get),
-    Route("PUT", "/containers/{id}/archive", put, abortable=True),
+    Route("PUT", "/containers/{id}/archive", put, abortable=True, streams=True),
     Route("GET", "/containers/{id}/changes", changes),
     Route("GET", "/containers/{id}/export", export),
     Route("POST", "/commit", commit),

@@ -176,8 +176,8 @@ async def prune(call: Call) -> web.StreamResponse:
 
 ROUTES = [
     Route("GET", "/images/json", list_),
-    Route("POST", "/images/create", create, abortable=True),
-    Route("POST", "/images/load", load, abortable=True),
+    Route("POST", "/images/create", create, abortable=True, streams=True),
+    Route("POST", "/images/load", load, abortable=True, streams=True),
     Route("POST", "/images/prune", prune),
     Route("GET", "/images/get", save, abortable=True),
     Route("GET", "/images/search", search, abortable=True),
