@@ -40,6 +40,7 @@ class Options:
     mirrors: tuple[str, ...]
     insecure: tuple[str, ...]
     certificates: tuple[str, ...]
+    trust_policy: str
     bip: str
     pools: tuple[tuple[str, int], ...]
     labels: tuple[str, ...]
@@ -79,6 +80,8 @@ def parse(arguments: list[str]) -> Options:
     add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="registry without valid TLS")
     add("--registry-certs", action="append", default=[], metavar="DIR",
         help="folder with HOST:PORT folders of certificates (default /etc/slipway/certs.d and /etc/docker/certs.d)")
+    add("--trust-policy", default="/etc/slipway/policy.json", metavar="FILE",
+        help="which images may run (default %(default)s; not there = all)")
     add("--bip", default="", metavar="ADDRESS/BITS", help="address of the default bridge")
     add("--default-address-pool", action="append", default=[], metavar="base=NET,size=BITS",
         help="where networks take subnets")
@@ -105,8 +108,8 @@ def parse(arguments: list[str]) -> Options:
             parser.error(f"--host {host}: only unix:///PATH and fd:// are served; Slipway has no TCP listener")
     return Options(hosts, os.path.abspath(given.data_root), os.path.abspath(given.exec_root), given.group,
                    tuple(given.registry_mirror), tuple(given.insecure_registry),
-                   tuple(os.path.abspath(one) for one in given.registry_certs), given.bip, pools, tuple(given.label),
-                   given.pidfile, given.debug, given.stop_containers,
+                   tuple(os.path.abspath(one) for one in given.registry_certs), os.path.abspath(given.trust_policy),
+                   given.bip, pools, tuple(given.label), given.pidfile, given.debug, given.stop_containers,
                    tuple(os.path.abspath(one) for one in given.plugin_dir), tuple(given.authorization_plugin))
 
 
@@ -143,7 +146,7 @@ def _settings(options: Options) -> Settings:
         registry = replace(registry, certificates=options.certificates)
     return Settings(
         data_root=options.data_root, exec_root=options.exec_root, instance=options.instance,
-        registry=registry,
+        registry=registry, trust_policy=options.trust_policy,
         address_pools=tuple(AddressPool(base, size) for base, size in options.pools), bip=options.bip,
         plugin_dirs=options.plugin_dirs, authorization=options.authorization,
         labels=options.labels, debug=options.debug, version=VERSION)

@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "login": ("app.cli.login", "sign in to a registry; the password goes into the keyring"),
     "logout": ("app.cli.login", "sign out of a registry"),
     "registry": ("app.cli.registry", "a private registry of one's own: run, stop, status, user, ca, rm"),
+    "trust": ("app.cli.trust", "signatures: sign, inspect, key, policy"),
     "events": ("app.cli.system", "show what happens, as it happens"),
     "version": ("app.cli.system", "show the versions of this program and of the engine"),
     "info": ("app.cli.system", "show the engine's state and settings"),

@@ -61,6 +61,7 @@ class Containers:
         if not body.image:
             raise InvalidArgument("config cannot be empty in order to create a container: no image was given")
         image = self._image(body.image)
+        await core.trust.check(image.id, body.image)
         self._check_platform(body.image, image.details.os, image.details.architecture, platform)
         identity = new_id()
         name = core.table.claim(name, identity)

@@ -14,6 +14,7 @@ from backend.engine.facts import Facts, look
 from backend.engine.paths import Paths
 from backend.engine.settings import Settings
 from backend.engine.state import State
+from backend.engine.trust import Trust
 from backend.plugins import Plugins
 from backend.volumes.local import VolumeStore
 from backend.volumes.remote import RemoteVolumes
@@ -38,6 +39,7 @@ class Core:
     table: Table
     keeper: Keeper
     images: ImageStore
+    trust: Trust
     networks: NetworkManager
     volumes: VolumeStore
     plugins: Plugins

@@ -29,6 +29,7 @@ from backend.engine.restore import restore
 from backend.engine.settings import Settings
 from backend.engine.state import State
 from backend.engine.system import System
+from backend.engine.trust import Trust
 from backend.engine.volumes import Volumes
 from backend.network.manager import NetworkManager
 from backend.plugins import Plugins
@@ -109,6 +110,7 @@ class Engine:
     volumes: Volumes
     events: EventBus
     system: System
+    trust: Trust
 
     def __init__(self, core: Core, life: Life, connector: Connector, namespaces: Namespaces, identity: str) -> None:
         self._core = core
@@ -118,6 +120,7 @@ class Engine:
         self.authorizer = Authorizer(core.plugins, core.settings.authorization)
         self.events = core.events
         self.execs = Execs(core)
+        self.trust = core.trust
         self.containers = Containers(core, life, self.execs)
         self.files = Files(core, life)
         self.images = Images(core)
@@ -148,8 +151,8 @@ class Engine:
         await manager.open(loaded.networks)
         core = Core(
             settings=settings, paths=paths, state=state, events=EventBus(), table=Table(), keeper=connection,
-            images=store, networks=manager, volumes=volumes, plugins=plugins,
-            plugged=plugged, machine=platform.machine(), kernel=_kernel(),
+            images=store, trust=Trust(settings.trust_policy, f"{paths.images}/trust", store), networks=manager,
+            volumes=volumes, plugins=plugins, plugged=plugged, machine=platform.machine(), kernel=_kernel(),
             cpus=len(os.sched_getaffinity(0)), memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         connector = Connector(core)
         life = Life(core, Launcher(core, connector), connector)

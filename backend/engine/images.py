@@ -51,6 +51,8 @@ class Images:
 
     def _tell(self, action: str, identity: str, attributes: dict[str, str]) -> None:
         self._core.events.publish("image", action, identity, attributes)
+        if action == "delete":
+            self._core.trust.forget_unused()
 
     def _users(self, image: str) -> builtins.list[ImageUser]:
         return [ImageUser(one.id, one.status.active or one.status.state == "restarting") for one in self._core.table
@@ -121,7 +123,10 @@ class Images:
             tags = await asyncio.to_thread(remote.all_tags, meant, auth, self._store.settings)
             references = [f"{meant.repository}:{tag}" for tag in tags]
         for one in references:
+            signed = await self._core.trust.before_pull(one, auth)
             await self._store.pull(one, platform=wish, auth=auth, progress=progress)
+            if signed:
+                progress(ProgressLine(status=signed))
 
     async def _make_builtin(self, progress: Progress) -> None:
         from backend.engine.system import go_arch

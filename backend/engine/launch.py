@@ -76,6 +76,8 @@ class Launcher:
 
     async def _steps(self, container: Container) -> int:
         core, record = self._core, container.record
+        # Here and not only at the create: the policy may have changed since. Restarts come this way too.
+        await core.trust.check(record.image, record.image_name)
         places = core.paths.container(container.id)
         lower = await core.images.lowers(record.image, container.id)
         mounts = self.resolve(await volumedrivers.mount(core, record.mounts, container.id))

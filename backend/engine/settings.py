@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 class Settings:
     """Set once by the helper. `instance`: "slipway" for the installed one, "slipway-<8 hex>" for private ones; it names
     the firewall table and the cgroups. `bip`: address of the default bridge ("10.1.2.1/24"), "" = chosen.
-    `plugin_dirs`: where plug-ins are looked for; `authorization`: those that are asked about every request."""
+    `plugin_dirs`: where plug-ins are looked for; `authorization`: those that are asked about every request.
+    `trust_policy`: the file that says which images may run; where it is not there, all may."""
 
     data_root: str
     exec_root: str
     instance: str
     registry: RegistrySettings | None = None
+    trust_policy: str = "/etc/slipway/policy.json"
     address_pools: tuple[AddressPool, ...] = ()
     bip: str = ""
     labels: tuple[str, ...] = ()

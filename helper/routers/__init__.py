@@ -1,9 +1,21 @@
 """One file a section of the Engine API: read the request, call the engine, shape the answer."""
 
 from helper.call import Route
-from helper.routers import containers, execs, files, images, networks, plugins, slipway_usage, swarm, system, volumes
+from helper.routers import (
+    containers,
+    execs,
+    files,
+    images,
+    networks,
+    plugins,
+    slipway_usage,
+    swarm,
+    system,
+    trust,
+    volumes,
+)
 
-_SECTIONS = (containers, execs, files, images, networks, plugins, volumes, system, swarm, slipway_usage)
+_SECTIONS = (containers, execs, files, images, networks, plugins, volumes, system, swarm, slipway_usage, trust)
 
 
 def routes() -> list[Route]:
