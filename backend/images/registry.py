@@ -371,7 +371,8 @@ class Registry:
                  "artifactType": kind, **({"annotations": manifest.annotations} if manifest.annotations else {})}
         tag = manifest.subject.digest.replace(":", "-", 1)
         try:
-            old = json.loads(self.manifest(tag).data).get("manifests") or []
+            # Asked for first: where we may push, a registry's 404 is told as a refusal.
+            old = json.loads(self.manifest(tag).data).get("manifests") or [] if self.head(tag) is not None else []
         except (NotFound, ValueError, AttributeError):
             old = []
         entries = [one for one in old if isinstance(one, dict) and one.get("digest") != entry["digest"]]

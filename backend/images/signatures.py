@@ -4,7 +4,6 @@ blocks."""
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -15,7 +14,7 @@ from backend.images.registry import Registry
 from backend.images.types import RegistryAuth, RegistrySettings
 from backend.spec import cosign
 from backend.spec.cosign import Signature
-from backend.spec.image import OCI_INDEX, OCI_MANIFEST, Descriptor, Index, Manifest, decode_manifest, digest_of, encode
+from backend.spec.image import OCI_MANIFEST, Descriptor, Index, Manifest, decode_manifest, digest_of
 from backend.spec.reference import Reference
 
 T = TypeVar("T")
@@ -120,7 +119,7 @@ def put(reference: Reference, signature: Signature, auth: RegistryAuth | None, s
             _upload(registry, b"{}")
             data = cosign.bundle_manifest(signature.payload, subject)
             if not registry.put_manifest(digest_of(data), data, OCI_MANIFEST):
-                _enter(registry, signature.digest, data)
+                registry.enter_referrer(data)
         else:
             layer = cosign.simple_layer(signature.payload, signature.signature)
             _add_to_tag(registry, signature.digest, layer)
@@ -147,16 +146,3 @@ def _add_to_tag(registry: Registry, digest: str, layer: Descriptor) -> None:
     config = cosign.signature_config(layers)
     _upload(registry, config)
     registry.put_manifest(tag, cosign.signature_manifest(layers, config), OCI_MANIFEST)
-
-
-def _enter(registry: Registry, digest: str, data: bytes) -> None:
-    """For a registry without the referrers API: into the index under the tag that stands in for it."""
-    tag = digest.replace(":", "-", 1)
-    before = _existing(registry, tag)
-    entries: list[object] = []
-    if before is not None and isinstance(decode_manifest(before), Index):
-        entries = json.loads(before)["manifests"]      # as they are, with what we do not know of
-    entries.append({"mediaType": OCI_MANIFEST, "digest": digest_of(data), "size": len(data),
-                    "artifactType": cosign.BUNDLE_LAYER})
-    index = encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
-    registry.put_manifest(tag, index, OCI_INDEX)

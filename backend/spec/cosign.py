@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.errors import InvalidArgument
-from backend.spec.image import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, encode
+from backend.spec.image import OCI_CONFIG, OCI_MANIFEST, Descriptor, encode
 from backend.spec.reference import is_digest
 
 if TYPE_CHECKING:
@@ -211,7 +211,8 @@ def signature_config(layers: list[Descriptor]) -> bytes:
 
 def signature_manifest(layers: list[Descriptor], config: bytes) -> bytes:
     """The manifest that the tag ``sha256-….sig`` names: one layer a signature."""
-    return encode(Manifest(Descriptor(OCI_CONFIG, _digest(config), len(config)), layers, OCI_MANIFEST))
+    return encode({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": layers,
+                   "config": Descriptor(OCI_CONFIG, _digest(config), len(config))})
 
 
 def bundle_manifest(bundle: bytes, subject: Descriptor) -> bytes:

@@ -84,7 +84,8 @@ class Manifest(Struct, omit_defaults=True):
     config: Descriptor
     layers: list[Descriptor]
     media_type: str = field(name="mediaType", default="")
-    schema_version: int = field(name="schemaVersion", default=2)
+    # By a factory, so that it is written although it is the default: registries refuse a manifest without it.
+    schema_version: int = field(name="schemaVersion", default_factory=lambda: 2)
     artifact_type: str | None = field(name="artifactType", default=None)
     subject: Descriptor | None = None
     annotations: dict[str, str] | None = None
