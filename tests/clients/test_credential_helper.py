@@ -15,7 +15,7 @@ from tests.support.images import docker_archive, tar_of
 from tests.support.keyring import gnome_keyring
 from tests.support.private import PrivateHelper, docker_client
 from tests.support.programs import install
-from tests.support.registry import registry
+from tests.support.registry import PASSWORD, USER, registry
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the helper needs root"),
@@ -23,16 +23,16 @@ pytestmark = [
     *(pytest.mark.skipif(shutil.which(one) is None, reason=f"{one} is not installed")
       for one in ("docker-registry", "skopeo", "gnome-keyring-daemon", "dbus-run-session")),
 ]
-SECRET = "p4ss-w0rd-of-alice"
+SECRET = PASSWORD
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     at = tmp_path_factory.mktemp("world")
-    with gnome_keyring() as session, registry({"alice": SECRET}) as host, PrivateHelper() as helper:
+    with gnome_keyring() as session, registry(password=True) as host, PrivateHelper() as helper:
         archive = at / "image.tar"
         archive.write_bytes(docker_archive([tar_of([("etc/a", b"one")])]))
-        subprocess.run(["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", "--dest-creds", f"alice:{SECRET}",
+        subprocess.run(["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", "--dest-creds", f"{USER}:{SECRET}",
                         f"docker-archive:{archive}", f"docker://{host}/private/app:1"], check=True)
         env = {**os.environ, **session, "PATH": install(at / "bin", "docker-credential-slipway", "slipway"), "DOCKER_CONFIG": str(at / "docker")}
         (at / "docker").mkdir()
@@ -65,9 +65,9 @@ class World:
 def test_docker_signs_in_pulls_and_signs_out_with_the_password_in_gnome_keyring(world: World) -> None:
     image = f"{world.host}/private/app:1"
     assert "no basic auth credentials" in world.docker("pull", image, check=False).stderr
-    said = world.docker("login", "-u", "alice", "--password-stdin", world.host, said=SECRET)
+    said = world.docker("login", "-u", USER, "--password-stdin", world.host, said=SECRET)
     assert "Login Succeeded" in said.stdout and "unencrypted" not in said.stderr
-    assert json.loads(world.credentials("get", world.host)) == {"ServerURL": world.host, "Username": "alice", "Secret": SECRET}
+    assert json.loads(world.credentials("get", world.host)) == {"ServerURL": world.host, "Username": USER, "Secret": SECRET}
     assert "new passwords are kept in the keyring" in world.credentials("status").lower()
     world.docker("pull", image)
     holding = [one for one in world.files() if SECRET.encode() in one.read_bytes()]
@@ -79,7 +79,7 @@ def test_docker_signs_in_pulls_and_signs_out_with_the_password_in_gnome_keyring(
 
 
 def test_a_wrong_password_is_neither_kept_nor_told(world: World) -> None:
-    done = world.docker("login", "-u", "alice", "--password-stdin", world.host, said="wr0ng-word", check=False)
+    done = world.docker("login", "-u", USER, "--password-stdin", world.host, said="wr0ng-word", check=False)
     assert done.returncode != 0 and "unauthorized" in done.stderr and "wr0ng" not in done.stderr + done.stdout
     assert json.loads(world.credentials("list")) == {}
 
