@@ -17,10 +17,12 @@ from PySide6.QtCore import QObject, Signal
 
 from app.models.containers import ContainerTable
 from app.models.images import ImageTable
+from app.models.networks import NetworkTable, network_row
 from app.models.problems import Problem, engine_away
 from app.models.rows import Usage, container_row, image_rows, stack_rows, usage
 from app.models.stacks import StackTable
 from app.models.streams import reading
+from app.models.volumes import VolumeTable, volume_row
 from backend.client import Client
 from backend.errors import EngineError, NotFound, Unavailable
 from backend.spec import api
@@ -34,7 +36,7 @@ GATHER = 0.02
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0)
 #: Container events after which nothing that a list shows is different.
 _SILENT = ("exec_", "attach", "detach", "resize", "top", "export", "archive-path", "copy", "commit")
-_IMAGE_CONTAINER_EVENTS = frozenset({"create", "destroy", "rename"})
+_USE_EVENTS = frozenset({"create", "destroy", "rename"})
 
 
 class Mirror(QObject):
@@ -56,9 +58,11 @@ class Mirror(QObject):
         self.is_loaded = False
         self.requests = 0
         self.containers, self.images, self.stacks = ContainerTable(), ImageTable(), StackTable()
+        self.networks, self.volumes = NetworkTable(), VolumeTable()
+        self._followed: set[str] = {"image"}
         self._main: asyncio.Task[None] | None = None
         self._dirty: set[str] = set()
-        self._images_dirty = False
+        self._lists: set[str] = set()
         self._gather: asyncio.Task[None] | None = None
         self._stats_on = False
         self._stats: dict[str, asyncio.Task[None]] = {}
@@ -138,6 +142,7 @@ class Mirror(QObject):
         self.containers.sync((view.id, container_row(view)) for view in containers)
         self._take_images(images)
         self._after_containers()
+        await self._read_lists(self._followed - {"image"})
         if not self.version:
             said = await self.client.version()
             self.version, self.is_slipway = said.version, said.platform.name == "Slipway"
@@ -169,30 +174,49 @@ class Mirror(QObject):
                 self._after_containers()
             else:
                 self._dirty.add(event.actor.id)
-            self._images_dirty |= event.action in _IMAGE_CONTAINER_EVENTS
-        elif event.type == "image":
-            self._images_dirty = True
+            if event.action in _USE_EVENTS:
+                self._lists |= {"image", "volume"} & self._followed
         elif event.type == "network" and (container := event.actor.attributes.get("container")):
             self._dirty.add(container)
-        if (self._dirty or self._images_dirty) and (self._gather is None or self._gather.done()):
+        elif event.type in self._followed:
+            self._lists.add(event.type)
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        if (self._dirty or self._lists) and (self._gather is None or self._gather.done()):
             self._gather = asyncio.ensure_future(self._look())
+
+    def follow(self, *kinds: str) -> None:
+        """Keep the list of networks or volumes as well, from now on: pages ask for it when they are first shown."""
+        fresh = set(kinds) - self._followed
+        self._followed |= fresh
+        if self.is_loaded:
+            self._lists |= fresh
+            self._look_soon()
 
     async def _look(self) -> None:
         """Ask for what changed, until nothing more has changed meanwhile."""
-        while self._dirty or self._images_dirty:
+        while self._dirty or self._lists:
             await asyncio.sleep(GATHER)
             ids, self._dirty = self._dirty, set()
-            images, self._images_dirty = self._images_dirty, False
+            lists, self._lists = self._lists, set()
             try:
                 if ids:
                     await self._look_at(ids)
-                if images:
-                    self.requests += 1
-                    self._take_images(await self.client.list_images())
+                await self._read_lists(lists)
             except (Unavailable, OSError, TimeoutError) as error:
                 # The subscription notices as well; everything is compared again when the helper is back.
                 log.info("could not look at what changed: %r", error)
                 return
+
+    async def _read_lists(self, kinds: set[str]) -> None:
+        self.requests += len(kinds)
+        if "image" in kinds:
+            self._take_images(await self.client.list_images())
+        if "network" in kinds:
+            self.networks.sync((one.id, network_row(one)) for one in await self.client.list_networks())
+        if "volume" in kinds:
+            self.volumes.sync((one.name, volume_row(one)) for one in (await self.client.list_volumes()).volumes)
 
     async def _look_at(self, ids: set[str]) -> None:
         self.requests += 1

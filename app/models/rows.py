@@ -45,6 +45,15 @@ class PortLink:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A container's place on a network. `address`: "" while it does not run."""
+
+    network: str
+    network_id: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerRow:
     """One container. `created`: seconds since the epoch; `state` as the engine's word; `health` "" when unchecked."""
 
@@ -61,7 +70,8 @@ class ContainerRow:
     project: str
     service: str
     config_files: str
-    networks: tuple[str, ...]
+    networks: tuple[Attachment, ...]
+    volumes: tuple[str, ...]
 
     @property
     def running(self) -> bool:
@@ -120,7 +130,13 @@ def container_row(view: api.ContainerSummary) -> ContainerRow:
         image_id=view.image_id, command=view.command, state=view.state, status=view.status,
         health=health.group(1).removeprefix("health: ") if health else "", ports=port_links(view.ports),
         created=view.created, project=view.labels.get(PROJECT_LABEL, ""), service=view.labels.get(SERVICE_LABEL, ""),
-        config_files=view.labels.get(FILES_LABEL, ""), networks=tuple(sorted(view.network_settings.networks)))
+        config_files=view.labels.get(FILES_LABEL, ""), networks=_attachments(view),
+        volumes=tuple(sorted({str(one.name) for one in view.mounts if one.type == "volume" and one.name})))
+
+
+def _attachments(view: api.ContainerSummary) -> tuple[Attachment, ...]:
+    found = view.network_settings.networks
+    return tuple(Attachment(name, found[name].network_id, found[name].ip_address) for name in sorted(found))
 
 
 def port_links(ports: list[api.Port]) -> tuple[PortLink, ...]:

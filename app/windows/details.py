@@ -230,11 +230,13 @@ class DetailsPage(QWidget):
                                 then=self.inspect.show_value, failed=self._show_problem)
 
     def _event(self, event: object) -> None:
-        actor = getattr(event, "actor", None)
-        if actor is not None and actor.id == self.key and getattr(event, "action", "") != "destroy":
-            name = self.tabs.tabText(self.tabs.currentIndex())
-            if self.isVisible() and name in ("Inspect", "Terminal"):
-                self._tab(self.tabs.currentIndex())
+        actor, action = getattr(event, "actor", None), getattr(event, "action", "")
+        if actor is None or actor.id != self.key or not self.isVisible() or action == "destroy":
+            return
+        name = self.tabs.tabText(self.tabs.currentIndex())
+        # A shell that was left by `exit` stays left; one comes by itself when the container starts again.
+        if name == "Inspect" or (name == "Terminal" and action == "start"):
+            self._tab(self.tabs.currentIndex())
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

@@ -29,7 +29,8 @@ from app.windows.context import Context
 if TYPE_CHECKING:
     from app.windows.details import DetailsPage
 
-PAGES = (("containers", "Containers"), ("images", "Images"), ("stacks", "Stacks"), ("registries", "Registries"))
+PAGES = (("containers", "Containers"), ("images", "Images"), ("stacks", "Stacks"), ("networks", "Networks"),
+         ("registries", "Registries"))
 #: Below this width the sidebar shows icons only.
 COMPACT = 1000
 _THEME_WORDS = {"system": ("contrast", "Colours: as the desktop"), "light": ("sun", "Colours: light"),
@@ -199,6 +200,9 @@ class MainWindow(QMainWindow):
         if name == "stacks":
             from app.windows.stacks import StacksPage
             return StacksPage(self.context)
+        if name == "networks":
+            from app.windows.networks import NetworksPage
+            return NetworksPage(self.context)
         if name == "registries":
             from app.windows.registries import RegistriesPage
             return RegistriesPage(self.context)

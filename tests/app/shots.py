@@ -205,6 +205,28 @@ async def _stack_error(stage: Stage) -> QWidget:
     return stage.window
 
 
+@picture("networks")
+async def _networks(stage: Stage) -> QWidget:
+    stage.window.show_page("networks")
+    await until(stage.context.mirror.networks.keys)
+    return stage.window
+
+
+@picture("networks-list")
+async def _networks_list(stage: Stage) -> QWidget:
+    stage.window.show_page("networks")
+    stage.window.pages["networks"].as_list.click()
+    return stage.window
+
+
+@picture("network-form")
+async def _network_form(stage: Stage) -> QWidget:
+    stage.window.show_page("networks")
+    stage.window.pages["networks"].as_map.click()
+    stage.window.pages["networks"]._new()
+    return await _dialog(stage)
+
+
 @picture("registries")
 async def _registries(stage: Stage) -> QWidget:
     stage.window.show_page("registries")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -77,19 +78,24 @@ def test_the_first_click_runs_the_sample_with_no_registry_in_reach(real: MainWin
         await until(page.link.isVisible, PATIENCE)
         sample = row(real.context, "welcome")
         assert sample.state == "running" and sample.ports[0].url in page.link.text()
-        _, answer = await answer_of(sample.ports[0].public)
-        assert b"<h1>" in answer
+        assert b"<h1>" in await answer_of(sample.ports[0].public)
     run(story())
 
 
-async def answer_of(port: int) -> tuple[bytes, bytes]:
-    import asyncio
-
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET / HTTP/1.0\r\n\r\n")
-    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-    writer.close()
-    return head, body
+async def answer_of(port: int) -> bytes:
+    """The body of the page on *port*, once its server listens."""
+    for _ in range(200):
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            body = (await reader.read()).partition(b"\r\n\r\n")[2]
+            writer.close()
+        except ConnectionError:
+            body = b""
+        if body:
+            return body
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"nothing answers on {port}")
 
 
 def test_what_docker_does_elsewhere_shows_without_a_reload(real: MainWindow, run: Run, helper: PrivateHelper) -> None:
@@ -119,7 +125,11 @@ def test_a_shell_in_the_window_answers(real: MainWindow, run: Run, helper: Priva
         shell.terminal.typed.emit(b"echo $((40+2)) answers\r")
         await until(lambda: "42 answers" in screen(shell), PATIENCE)
         shell.terminal.typed.emit(b"exit\r")
+        told: list[str] = []
+        real.context.mirror.told.connect(lambda event: told.append(event.action))
         await until(lambda: not shell.live and shell.again.isVisible(), PATIENCE)
+        await until(lambda: "exec_die" in told, PATIENCE)
+        assert not shell.live, "a shell that was left does not come back by itself"
     run(story())
 
 
@@ -129,8 +139,6 @@ def screen(shell) -> str:
 
 def test_the_window_waits_for_its_helper_and_takes_it_back_with_what_happened_meanwhile(real: MainWindow, run: Run,
                                                                                        helper: PrivateHelper) -> None:
-    import asyncio
-
     async def story() -> None:
         context = real.context
         await base(context.client, "demo/web:1.2")
@@ -176,8 +184,6 @@ def test_a_pull_by_its_form_shows_every_layer(real: MainWindow, run: Run) -> Non
         pytest.skip("docker-registry and skopeo are not installed")
 
     async def story(address: str) -> None:
-        import asyncio
-
         context = real.context
         await base(context.client, "demo/web:1.2")
         saved = b"".join([piece async for piece in context.client.save_images(["demo/web:1.2"])])

@@ -214,10 +214,13 @@ class Ticks(QObject):
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.seen: list[str] = []
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        self.count += event.type() in (QEvent.Type.Timer, QEvent.Type.Paint, QEvent.Type.UpdateRequest)
+        # A closed loop's timers, cancelled or not, fire once more in qasync: those of the tests before are not this window's.
+        old = type(watched).__name__ == "_SimpleTimer" and watched is not asyncio.get_event_loop()._timer
+        if not old and event.type() in (QEvent.Type.Timer, QEvent.Type.Paint, QEvent.Type.UpdateRequest):
+            self.seen.append(f"{event.type().name} of {type(watched).__name__}")
         return False
 
 
@@ -232,7 +235,7 @@ def test_a_window_in_which_nothing_happens_does_nothing(context: Context, engine
         await asyncio.sleep(1.5)
         qapp.removeEventFilter(ticks)
         # One timer is this sleep's own.
-        assert ticks.count <= 3
+        assert len(ticks.seen) <= 3, ticks.seen
         assert engine.asked == asked
         await left(context, window)
     run(story())

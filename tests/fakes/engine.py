@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from backend.client import Progress
 from backend.errors import EngineError, NotFound, Unavailable
 from backend.spec import api
@@ -17,6 +19,9 @@ class FakeEngine:
     def __init__(self) -> None:
         self.containers: dict[str, api.ContainerSummary] = {}
         self.images: dict[str, api.ImageSummary] = {}
+        self.networks: dict[str, api.Network] = {}
+        self.volumes: dict[str, api.Volume] = {}
+        self.attached: dict[str, dict[str, str]] = {}
         self.asked: dict[str, int] = {}
         self.away = False
         self.refuse: dict[str, EngineError] = {}
@@ -106,6 +111,41 @@ class FakeEngine:
     async def list_images(self, *, all: bool = False, filters: Any = None) -> list[api.ImageSummary]:
         self._count("list_images")
         return list(self.images.values())
+
+    async def list_networks(self, *, filters: Any = None) -> list[api.Network]:
+        self._count("list_networks")
+        return list(self.networks.values())
+
+    async def connect_network(self, ref: str, body: api.NetworkConnect) -> None:
+        self._count("connect_network")
+        self.attached.setdefault(body.container, {})[self.networks[ref].name] = "10.0.0.9"
+        self._tell_network("connect", ref, body.container)
+
+    async def disconnect_network(self, ref: str, body: api.NetworkDisconnect) -> None:
+        self._count("disconnect_network")
+        self.attached[body.container].pop(self.networks[ref].name)
+        self._tell_network("disconnect", ref, body.container)
+
+    async def remove_network(self, ref: str) -> None:
+        self._count("remove_network")
+        del self.networks[ref]
+        self.tell("network", "destroy", ref)
+
+    def _tell_network(self, action: str, ref: str, container: str) -> None:
+        old = self.containers[container]
+        found = {name: api.EndpointSettings(ip_address=address) for name, address in self.attached[container].items()}
+        self.containers[container] = msgspec.structs.replace(old, network_settings=api.SummaryNetworks(networks=found))
+        for one in self._listeners:
+            one.put_nowait(api.Event(type="network", action=action, actor=api.Actor(id=ref, attributes={"container": container})))
+
+    async def list_volumes(self, *, filters: Any = None) -> api.VolumeList:
+        self._count("list_volumes")
+        return api.VolumeList(volumes=list(self.volumes.values()))
+
+    async def remove_volume(self, name: str, *, force: bool = False) -> None:
+        self._count("remove_volume")
+        del self.volumes[name]
+        self.tell("volume", "destroy", name)
 
     async def stats(self, ref: str) -> AsyncIterator[api.Stats]:
         self._count("stats")
