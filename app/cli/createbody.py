@@ -138,7 +138,8 @@ def _host_config(given: Options, binds: list[str], published: dict[str, Any], ne
         "PortBindings": published, "RestartPolicy": restart, "AutoRemove": given.rm,
         "VolumeDriver": given.volume_driver, "VolumesFrom": given.volumes_from or None,
         "Annotations": _pairs(given.annotation, "annotation"), "ConsoleSize": [0, 0],
-        "CapAdd": given.cap_add or None, "CapDrop": given.cap_drop or None, "CgroupnsMode": given.cgroupns,
+        "CapAdd": _capabilities(given.cap_add), "CapDrop": _capabilities(given.cap_drop),
+        "CgroupnsMode": given.cgroupns,
         "Dns": given.dns, "DnsOptions": given.dns_option, "DnsSearch": given.dns_search,
         "ExtraHosts": [_host(word) for word in given.add_host] or None, "GroupAdd": given.group_add or None,
         "IpcMode": given.ipc, "Links": given.link or None, "OomScoreAdj": given.oom_score_adj or 0,
@@ -156,11 +157,17 @@ def _host_config(given: Options, binds: list[str], published: dict[str, Any], ne
 
 def _restart(given: Options) -> dict[str, Any]:
     name, colon, times = given.restart.partition(":")
-    if name not in ("", "no", "always", "unless-stopped", "on-failure") or (colon and not times.isdigit()):
+    if colon and not times.isdigit():
         raise Usage(f"--restart takes no, always, unless-stopped or on-failure[:TIMES], not {given.restart!r}.", 125)
     if given.rm and name not in ("", "no"):
         raise Usage("--restart and --rm contradict each other: what is removed cannot be started again.", 125)
     return {"Name": name, "MaximumRetryCount": int(times or 0)}
+
+
+def _capabilities(words: Sequence[str]) -> list[str] | None:
+    """Names as the kernel's, and ALL; None for none."""
+    names = {word.strip().upper() for word in words}
+    return sorted(name if name == "ALL" else f"CAP_{name.removeprefix('CAP_')}" for name in names) or None
 
 
 def _security(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -200,7 +207,7 @@ def _log(given: Options) -> dict[str, Any]:
 
 
 def _pairs(words: Sequence[str], flag: str) -> dict[str, str]:
-    if flag in ("annotation", "sysctl"):  # a name alone is an empty value here
+    if flag != "storage-opt":  # a name alone is an empty value
         return {name: value for name, _, value in (word.partition("=") for word in words)}
     return dict(pair(word, flag) for word in words)
 
@@ -250,7 +257,7 @@ def _limits(given: Options) -> dict[str, Any]:
         "BlkioDeviceWriteBps": _rates(given.device_write_bps, "device-write-bps"),
         "BlkioDeviceReadIOps": _rates(given.device_read_iops, "device-read-iops"),
         "BlkioDeviceWriteIOps": _rates(given.device_write_iops, "device-write-iops"),
-        "PidsLimit": given.pids_limit or 0, "Ulimits": [_ulimit(word) for word in given.ulimit],
+        "PidsLimit": given.pids_limit or 0, "Ulimits": _ulimits(given.ulimit),
         "CgroupParent": given.cgroup_parent,
         "Devices": [_device(word) for word in given.device if word not in requests],
         "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": requests}] if requests else None,
@@ -273,6 +280,11 @@ def _device(word: str) -> dict[str, str]:
     if len(parts) > 3 or not source or not rights or not set(rights) <= set("rwm"):
         raise Usage(f"--device takes HOST[:CONTAINER[:rwm]], not {word!r}.", 125)
     return {"PathOnHost": source, "PathInContainer": inside, "CgroupPermissions": rights}
+
+
+def _ulimits(words: Sequence[str]) -> list[dict[str, Any]]:
+    limits = {limit["Name"]: limit for limit in map(_ulimit, words)}
+    return [limits[name] for name in sorted(limits)]
 
 
 def _ulimit(word: str) -> dict[str, Any]:

@@ -39,8 +39,7 @@ def main(words: list[str], address: str, kind: str = "") -> int:
         for one in found:
             print(fill(given.format, one))
     elif given.format == "json":
-        for one in found:
-            print(json.dumps(one, ensure_ascii=False, separators=(",", ":")))
+        print(json.dumps(found, ensure_ascii=False, separators=(",", ":")))
     else:
         print(json.dumps(found, indent=4, ensure_ascii=False))
     sys.stdout.flush()

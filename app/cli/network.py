@@ -104,7 +104,15 @@ def _row(network: dict[str, Any], whole: bool) -> dict[str, str]:
         "Driver": network["Driver"], "Scope": network["Scope"], "Internal": str(network["Internal"]).lower(),
         "IPv4": str(network.get("EnableIPv4", True)).lower(), "IPv6": str(network.get("EnableIPv6", False)).lower(),
         "Labels": ",".join(f"{key}={value}" for key, value in (network.get("Labels") or {}).items()),
-        "CreatedAt": network.get("Created", "")}
+        "CreatedAt": _when(network.get("Created", ""))}
+
+
+def _when(text: str) -> str:
+    """RFC 3339 as Go prints a time: ``2026-11-24 21:10:40.5 +0000 UTC``."""
+    day, _, clock = text.partition("T")
+    if not clock.endswith("Z"):
+        return text
+    return f"{day} {clock[:-1]} +0000 UTC"
 
 
 def network_body(given: Options) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from app.cli.errors import Usage
 TYPING = False
 if TYPING:
     from collections.abc import Sequence
+    from typing import Any
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -82,7 +83,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], least: int = 10)
                               line[-1]]) for line in (titles, *rows))
 
 
-def show(rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], wanted: str) -> None:
+def show(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]], wanted: str) -> None:
     """Prints *rows*.
 
     Args:
@@ -93,7 +94,7 @@ def show(rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], wan
         print(table([title for title, _ in columns], [[row[key] for _, key in columns] for row in rows]))
     elif wanted == "json":
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+            print(go_json(row))
     elif wanted.startswith("table "):
         _template_table(rows, columns, wanted.removeprefix("table ").replace("\\t", "\t"))
     else:
@@ -103,13 +104,19 @@ def show(rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], wan
             print(fill(wanted, row))
 
 
-def _template_table(rows: Sequence[dict[str, str]], columns: Sequence[tuple[str, str]], template: str) -> None:
+def _template_table(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]], template: str) -> None:
     from app.cli.template import fill
 
     titles = {key: title for title, key in columns}
     head = {key: titles.get(key, key.upper()) for key in (rows[0] if rows else titles)}
     lines = [fill(template, row).split("\t") for row in (head, *rows)]
     print(table(lines[0], lines[1:]))
+
+
+def go_json(value: Any) -> str:
+    """*value* as Go writes JSON: keys sorted, no spaces, and nothing that HTML would take for its own."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def filters(words: Sequence[str]) -> dict[str, list[str]] | None:

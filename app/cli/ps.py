@@ -29,8 +29,9 @@ def main(words: list[str], address: str) -> int:
         return _port(_PORT.parse(words[1:]), Engine(address))
     given = _PS.parse(words[1:])
     limit = 1 if given.latest else given.last
+    sized = given.size or ".Size" in given.format
     found = Engine(address).json("GET", "/containers/json", {
-        "all": given.all or limit is not None, "limit": limit, "size": given.size or None,
+        "all": given.all or limit is not None, "limit": limit, "size": sized or None,
         "filters": filters(given.filter)})
     if given.quiet and not given.format:
         for container in found:
@@ -41,7 +42,7 @@ def main(words: list[str], address: str) -> int:
     return 0
 
 
-def row(container: dict[str, Any], given: Options) -> dict[str, str]:
+def row(container: dict[str, Any], given: Options) -> dict[str, Any]:
     """One container of the list as the table shows it."""
     command, names = container["Command"], [name.lstrip("/") for name in container["Names"] or []]
     if not given.no_trunc:
@@ -59,8 +60,10 @@ def row(container: dict[str, Any], given: Options) -> dict[str, str]:
         "Names": ",".join(names),
         "Labels": ",".join(f"{key}={value}" for key, value in (container.get("Labels") or {}).items()),
         "Mounts": ",".join(mount.get("Name") or mount["Source"] for mount in container.get("Mounts") or []),
+        "LocalVolumes": str(sum(1 for mount in container.get("Mounts") or [] if mount["Type"] == "volume")),
+        "Platform": None,
         "Networks": ",".join((container.get("NetworkSettings") or {}).get("Networks") or {}),
-        "Size": size(rw or 0) + (f" (virtual {size(root)})" if root else "") if given.size else "",
+        "Size": size(rw or 0) + (f" (virtual {size(root)})" if root else ""),
     }
 
 

@@ -20,7 +20,8 @@ if TYPING:
     Node = tuple[Any, ...]
 
 _ACTION = re.compile(r"(\s*)\{\{(-\s)?(.*?)(\s-)?\}\}", re.DOTALL)
-_TOKEN = re.compile(r"""\s*("(?:\\.|[^"\\])*"|`[^`]*`|\$?[A-Za-z_]\w*|\$|-?\d+(?:\.\d+)?|(?:\.\w+)+|\.|:=|[()|,])""")
+_TOKEN = re.compile(
+    r"""\s*("(?:\\.|[^"\\])*"|`[^`]*`|[A-Za-z_]\w*|\$\w*(?:\.\w+)*|-?\d+(?:\.\d+)?|(?:\.\w+)+|\.|:=|\)(?:\.\w+)*|[(|,])""")
 _PLAIN = re.compile(r"\{\{\s*((?:\.\w+)+)\s*\}\}")
 
 
@@ -135,9 +136,9 @@ def _parenthesis(queue: list[str]) -> Node:
     depth, inner = 1, list[str]()
     while queue:
         word = queue.pop(0)
-        depth += (word == "(") - (word == ")")
+        depth += (word == "(") - word.startswith(")")
         if not depth:
-            return _pipeline(inner)
+            return ("of", _pipeline(inner), word[1:]) if len(word) > 1 else _pipeline(inner)
         inner.append(word)
     raise _Wrong("a ( has no )")
 
@@ -191,15 +192,17 @@ def _value(node: Node, dot: Any, names: dict[str, Any]) -> Any:
 
 def _operand(token: Any, dot: Any, names: dict[str, Any]) -> Any:
     if isinstance(token, tuple):
-        return _value(token, dot, names)
+        return _field(_value(token[1], dot, names), token[2]) if token[0] == "of" else _value(token, dot, names)
     if token.startswith("."):
         return _field(dot, token)
     if token[0] == '"':
         return json.loads(token)
     if token[0] == "`":
         return token[1:-1]
-    if token in names:
-        return names[token]
+    if token[0] == "$":
+        name, _, path = token.partition(".")
+        if name in names:
+            return _field(names[name], path)
     if token in ("true", "false", "nil"):
         return {"true": True, "false": False, "nil": None}[token]
     if token.lstrip("-").replace(".", "", 1).isdigit():

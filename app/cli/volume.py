@@ -78,6 +78,7 @@ def _row(volume: dict[str, Any]) -> dict[str, str]:
     usage = volume.get("UsageData") or {}
     return {
         "Name": volume["Name"], "Driver": volume["Driver"], "Scope": volume["Scope"],
+        "Availability": "N/A", "Group": "N/A", "Status": "N/A",  # of clusters, which this engine is none of
         "Mountpoint": volume["Mountpoint"],
         "Labels": ",".join(f"{key}={value}" for key, value in (volume.get("Labels") or {}).items()),
         "Links": str(usage["RefCount"]) if usage else "N/A", "Size": size(usage["Size"]) if usage else "N/A"}

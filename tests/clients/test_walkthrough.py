@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.server
 import os
-import pty
 import re
-import select
 import shutil
-import struct
 import subprocess
-import termios
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -21,50 +15,13 @@ import pytest
 from tests.support.private import PrivateHelper, docker_client
 from tests.support.registry import registry
 from tests.support.roots import debian_tar
+from tests.support.terminal import Terminal
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it starts a helper of its own"),
     pytest.mark.skipif(docker_client() is None, reason="there is no docker client on this machine"),
     pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo, which fills the registry, is not installed"),
 ]
-
-
-class Terminal:
-    """A person at a terminal: types, and reads what the screen shows."""
-
-    def __init__(self, command: list[str], env: dict[str, str]) -> None:
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env=env)
-        os.close(slave)
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def expect(self, pattern: str, timeout: float = 30) -> re.Match[str]:
-        """Wait until *pattern* shows; the match. What was read up to its end is used up."""
-        deadline = time.monotonic() + timeout
-        while True:
-            found = re.search(pattern, self.seen)
-            if found:
-                self.seen = self.seen[found.end():]
-                return found
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.master], [], [], left)[0]:
-                raise AssertionError(f"{pattern!r} did not show; the screen had {self.seen!r}")
-            try:
-                got = os.read(self.master, 65536)
-            except OSError:
-                got = b""
-            if not got:
-                raise AssertionError(f"the terminal ended before {pattern!r}; the screen had {self.seen!r}")
-            self.seen += got.decode(errors="replace")
-
-    def end(self, timeout: float = 30) -> int:
-        code = self.process.wait(timeout)
-        os.close(self.master)
-        return code
 
 
 @pytest.fixture(scope="module")
