@@ -178,5 +178,9 @@ class Table:
                 if any(mount.kind == "volume" and mount.volume == name for mount in one.record.mounts)]
 
     def mounts_of(self, ref: str) -> tuple[MountRecord, ...]:
-        """The mounts of another container, for --volumes-from."""
-        return self.get(ref).record.mounts
+        """The mounts of another container, for --volumes-from. Raises :class:`InvalidArgument`: clients read a "not
+        found" of a create as one of its image."""
+        try:
+            return self.get(ref).record.mounts
+        except NotFound as error:
+            raise InvalidArgument(error.message) from error

@@ -20,9 +20,9 @@ from backend.engine.core import Core
 from backend.engine.create import build_record
 from backend.engine.execs import Execs
 from backend.engine.history import COARSE, FINE, Row
-from backend.engine.launch import check_bind
 from backend.engine.life import Life
 from backend.engine.logchoice import log_limits
+from backend.engine.mountsources import check_bind
 from backend.engine.names import check_name, new_id
 from backend.engine.record import ContainerRecord, MountRecord, Status
 from backend.engine.rootview import directory_inside, root_of
@@ -173,8 +173,12 @@ class Containers:
         core = self._core
         if core.plugged.knows(name):
             await core.plugged.populate(name, source, holder)
-        else:
+            return
+        try:
+            await core.volumes.acquire(name, holder)
             await core.volumes.populate(core.volumes.get(name), source)
+        finally:
+            core.volumes.release(holder)
 
     def adopt(self, record: ContainerRecord, status: Status) -> Container:
         """A container object for a record, with its health checks."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from backend.engine import spec
+from backend.engine import spec, volumedrivers
 from backend.engine.changes import changes
 from backend.engine.container import Container
 from backend.engine.core import Core
@@ -121,7 +121,9 @@ class Files:
         """What a stopped container would have mounted from the host, in the order of a start. No tmpfs: it is empty."""
         places = self._core.paths.container(container.id)
         files = spec.etc_mounts(places.files(), container.record.host_config, container.record.mounts)
-        resolved = await sources(self._core, container.record.mounts, stack)
+        holder = f"files-{secrets.token_hex(8)}"
+        stack.push_async_callback(volumedrivers.unmount, self._core, container.record.mounts, holder)
+        resolved = await sources(self._core, container.record.mounts, holder, stack)
         return files + [one for one in spec.user_mounts(resolved) if one["type"] == "bind"]
 
     # --- copies -----------------------------------------------------------------------------------------------------

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-import msgspec
+from contextlib import AsyncExitStack
 
 import resources
 from backend.engine import shm, spec, volumedrivers
@@ -13,6 +11,7 @@ from backend.engine.container import Container
 from backend.engine.core import Core, log
 from backend.engine.devices import throttles, wanted
 from backend.engine.logchoice import log_limits
+from backend.engine.mountsources import sources
 from backend.engine.paths import write_bundle
 from backend.engine.record import MountRecord
 from backend.errors import Conflict, EngineError, InvalidArgument, ServerError, Unavailable
@@ -80,9 +79,10 @@ class Launcher:
         await core.trust.check(record.image, record.image_name)
         places = core.paths.container(container.id)
         lower = await core.images.lowers(record.image, container.id)
-        mounts = self.resolve(await volumedrivers.mount(core, record.mounts, container.id))
-        sandbox = await self._connector.up(container)
-        try:
+        async with AsyncExitStack() as stack:
+            mounts = await sources(core, record.mounts, container.id, stack)
+            sandbox = await self._connector.up(container)
+            stack.callback(sandbox.close)
             config = spec.build(self._spec(container, sandbox, mounts))
             write_bundle(places, spec.to_json(config))
             driver, size, files = log_limits(record.host_config.log_config, own=record.own_log)
@@ -92,8 +92,6 @@ class Launcher:
                 stdio=Stdio(record.config.tty, record.config.open_stdin, record.config.stdin_once, rows, columns),
                 log=LogTarget(places.log, driver, size, files),
                 netns=sandbox.netns if sandbox.netns >= 0 else None)
-        finally:
-            sandbox.close()
         await self._attach_pending(container)
         self._tell_volumes(container, "mount")
         return await core.keeper.start(container.id)
@@ -148,21 +146,6 @@ class Launcher:
         parent = container.record.host_config.cgroup_parent.strip("/")
         return f"{parent or self._core.settings.instance}/{container.id}"
 
-    def resolve(self, mounts: tuple[MountRecord, ...]) -> tuple[MountRecord, ...]:
-        """The mounts with the host's paths of volumes filled in, and the sources of binds made or checked."""
-        made = []
-        for one in mounts:
-            if one.kind == "volume" and one.driver not in volumedrivers.LOCAL:
-                made.append(one)
-            elif one.kind == "volume":
-                volume = self._core.volumes.create(one.volume)
-                made.append(msgspec.structs.replace(one, source=volume.mountpoint))
-            else:
-                if one.kind == "bind":
-                    check_bind(one, make=True)
-                made.append(one)
-        return tuple(made)
-
     def _tell_volumes(self, container: Container, action: str) -> None:
         for one in container.record.mounts:
             if one.kind == "volume":
@@ -202,16 +185,3 @@ class Launcher:
         except OSError as error:
             log.warning("container %s: %s: %s", identity[:12], error.filename, error.strerror)
 
-
-def check_bind(one: MountRecord, *, make: bool) -> None:
-    """Refuse a bind whose source is missing; the -v form makes a directory there instead (*make*: now)."""
-    if os.path.lexists(one.source):
-        return
-    if not one.create_source:
-        raise InvalidArgument('invalid mount config for type "bind": bind source path does not exist: ' + one.source)
-    if make:
-        try:
-            os.makedirs(one.source, mode=0o755, exist_ok=True)
-        except OSError as error:
-            raise ServerError(f"error while creating mount source path '{one.source}': "
-                              f"mkdir {error.filename}: {(error.strerror or '').lower()}") from error

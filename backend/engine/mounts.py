@@ -14,7 +14,9 @@ from backend.errors import InvalidArgument, NotImplemented_
 from backend.spec import api
 
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_MODES = frozenset({"ro", "rw", "z", "Z", "nocopy", "cached", "consistent", "delegated", *PROPAGATIONS})
+#: What may stand behind the second colon of a -v, one word of each kind at most. Consistency means nothing on Linux.
+_MODES = ({"ro", "rw"}, {"z", "Z"}, {"nocopy"}, {"cached", "consistent", "delegated"}, set(PROPAGATIONS))
+_TMPFS_WORDS = frozenset({"exec", "noexec"})
 
 
 def check_volume_name(name: str) -> None:
@@ -45,20 +47,24 @@ def _target(path: str, whole: str) -> str:
     return made
 
 
+def _is_mode(text: str) -> bool:
+    words = text.split(",")
+    return all(any(word in kind for kind in _MODES) for word in words) and all(
+        sum(word in kind for word in words) <= 1 for kind in _MODES)
+
+
 def parse_bind(text: str) -> MountRecord:
     """One `-v`: SOURCE:TARGET[:OPTIONS], or a TARGET alone (an anonymous volume)."""
     parts = text.split(":")
-    if not 1 <= len(parts) <= 3 or not all(parts):
+    if not 1 <= len(parts) <= 3 or not all(parts[:2]) or (len(parts) == 2 and _is_mode(parts[1])):
         raise InvalidArgument(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
         return MountRecord(kind="volume", target=_target(parts[0], text), anonymous=True)
-    source, target = parts[0], _target(parts[1], text)
     mode = parts[2] if len(parts) == 3 else ""
-    options = [one for one in mode.split(",") if one]
-    if bad := [one for one in options if one not in _MODES]:
-        raise InvalidArgument(f"invalid mode: {bad[0]}")
-    if {"ro", "rw"} <= set(options):
+    if mode and not _is_mode(mode):
         raise InvalidArgument(f"invalid mode: {mode}")
+    source, target = parts[0], _target(parts[1], text)
+    options = mode.split(",")
     propagation = next((one for one in options if one in PROPAGATIONS), "")
     read_only = "ro" in options
     if source.startswith("/"):
@@ -102,6 +108,12 @@ def _bind(one: api.Mount, target: str) -> MountRecord:
     if one.volume_options is not None or one.tmpfs_options is not None:
         raise _bad("bind", "only BindOptions may be given")
     options = one.bind_options or api.BindOptions()
+    if options.read_only_non_recursive and options.read_only_force_recursive:
+        raise _bad("bind", "ReadOnlyNonRecursive and ReadOnlyForceRecursive exclude each other")
+    if (options.read_only_non_recursive or options.read_only_force_recursive) and not one.read_only:
+        raise _bad("bind", "ReadOnlyNonRecursive and ReadOnlyForceRecursive need ReadOnly")
+    if options.read_only_force_recursive and (options.non_recursive or options.propagation not in ("", "rprivate")):
+        raise _bad("bind", "ReadOnlyForceRecursive needs a recursive mount with the propagation rprivate")
     if options.propagation and options.propagation not in PROPAGATIONS:
         raise _bad("bind", f"invalid propagation mode: {options.propagation}")
     force = "force" if options.read_only_force_recursive else ""
@@ -116,16 +128,21 @@ def _volume(one: api.Mount, target: str) -> MountRecord:
         raise _bad("volume", "only VolumeOptions may be given")
     options = one.volume_options or api.VolumeOptions()
     config = options.driver_config or api.DriverConfig()
-    if options.subpath and (options.subpath.startswith("/") or ".." in options.subpath.split("/")):
-        raise _bad("volume", f"subpath must be a relative path within the volume: {options.subpath}")
-    if options.subpath:
-        raise NotImplemented_("volume subpaths are not supported yet")
+    if options.subpath and not one.source:
+        raise _bad("volume", "must not set Subpath when using anonymous volumes")
+    if options.subpath and not _is_inside(options.subpath):
+        raise _bad("volume", "subpath must be a relative path within the volume")
     if one.source:
         check_volume_name(one.source)
     return MountRecord(kind="volume", target=target, volume=one.source, driver=config.name,
                        driver_options=config.options or {}, labels=options.labels or {},
                        mode="z" if one.source else "", read_only=one.read_only, anonymous=not one.source,
-                       copy=not options.no_copy)
+                       copy=not options.no_copy and not options.subpath, subpath=options.subpath)
+
+
+def _is_inside(path: str) -> bool:
+    """A relative path that never goes above where it begins."""
+    return not path.startswith("/") and "\0" not in path and posixpath.normpath(path).split("/")[0] != ".."
 
 
 def _tmpfs(one: api.Mount, target: str) -> MountRecord:
@@ -136,6 +153,11 @@ def _tmpfs(one: api.Mount, target: str) -> MountRecord:
     options = one.tmpfs_options or api.TmpfsOptions()
     if options.size_bytes < 0 or options.mode < 0:
         raise _bad("tmpfs", "size and mode must not be negative")
+    for pair in options.options:
+        if not 1 <= len(pair) <= 2:
+            raise _bad("tmpfs", "invalid option array length")
+        if pair[0] not in _TMPFS_WORDS:
+            raise _bad("tmpfs", f"invalid option: {pair[0]}")
     given = [*("=".join(pair) for pair in options.options)]
     if options.size_bytes:
         given.append(f"size={options.size_bytes}")

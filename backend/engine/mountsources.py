@@ -1,8 +1,11 @@
-"""The mounts of a container with the host's paths filled in: volumes found, sources of binds made or checked."""
+"""The mounts of a container with the host's paths filled in: volumes brought to their places, binds made or checked."""
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
+import stat
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
@@ -10,20 +13,90 @@ import msgspec
 
 from backend.engine import volumedrivers
 from backend.engine.core import Core
-from backend.engine.launch import check_bind
 from backend.engine.record import MountRecord
+from backend.errors import InvalidArgument, ServerError
+from backend.runtime import syscalls as sc
+
+_BENEATH = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS
 
 
-async def sources(core: Core, mounts: Sequence[MountRecord], stack: AsyncExitStack) -> tuple[MountRecord, ...]:
-    """*mounts* with their sources, for a look at a container that does not run; what that takes goes with *stack*."""
+async def sources(core: Core, mounts: Sequence[MountRecord], holder: str,
+                  stack: AsyncExitStack) -> tuple[MountRecord, ...]:
+    """*mounts* with their sources. Volumes are held for *holder*; parts of volumes are there until *stack* ends, by
+    when the container's own mounts must be made."""
     made = []
-    holder = f"look-{secrets.token_hex(8)}"
-    stack.push_async_callback(volumedrivers.unmount, core, mounts, holder)
     for one in await volumedrivers.mount(core, mounts, holder):
-        if one.kind == "volume" and one.driver in volumedrivers.LOCAL:
-            made.append(msgspec.structs.replace(one, source=core.volumes.create(one.volume).mountpoint))
+        if one.kind == "volume" and one.subpath:
+            made.append(msgspec.structs.replace(one, source=_part(core, one.source, one.subpath, stack)))
         else:
             if one.kind == "bind":
                 check_bind(one, make=True)
             made.append(one)
     return tuple(made)
+
+
+def check_bind(one: MountRecord, *, make: bool) -> None:
+    """Refuse a bind whose source is missing; the -v form makes a directory there instead (*make*: now)."""
+    if os.path.lexists(one.source):
+        return
+    if not one.create_source:
+        raise InvalidArgument('invalid mount config for type "bind": bind source path does not exist: ' + one.source)
+    if make:
+        try:
+            os.makedirs(one.source, mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise ServerError(f"error while creating mount source path '{one.source}': "
+                              f"mkdir {error.filename}: {(error.strerror or '').lower()}") from error
+
+
+# --- parts of volumes -----------------------------------------------------------------------------------------------
+def _part(core: Core, data: str, subpath: str, stack: AsyncExitStack) -> str:
+    """A path at which only *subpath* of a volume is. It is a mount of what was found there by descriptor: a container
+    that exchanges the path for a link at this moment wins nothing."""
+    directory = os.open(data, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = sc.openat2(directory, subpath, os.O_PATH, resolve=_BENEATH)
+    except OSError as error:
+        why = "path leads out of the volume" if error.errno == errno.EXDEV else (error.strerror or "").lower()
+        raise InvalidArgument(f"cannot access path {data}/{subpath}: {why}") from error
+    finally:
+        os.close(directory)
+    try:
+        place = f"{core.paths.parts}/{secrets.token_hex(8)}"
+        if stat.S_ISDIR(os.fstat(found).st_mode):
+            os.mkdir(place, 0o700)
+        else:
+            os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        stack.callback(drop_part, place)
+        _mount(found, place)
+    finally:
+        os.close(found)
+    return place
+
+
+def _mount(found: int, place: str) -> None:
+    tree = sc.open_tree(found, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH | sc.AT_RECURSIVE)
+    try:
+        point = os.open(place, os.O_PATH | os.O_CLOEXEC)
+        try:
+            sc.move_mount(tree, point)
+        finally:
+            os.close(point)
+    finally:
+        os.close(tree)
+
+
+def drop_part(place: str) -> None:
+    """Take away what :func:`sources` made for a part of a volume (or what a helper that was killed left of it)."""
+    try:
+        sc.umount2(place, sc.MNT_DETACH)
+    except OSError as error:
+        if error.errno != errno.EINVAL:           # EINVAL: nothing is mounted there
+            raise
+    os.rmdir(place) if os.path.isdir(place) else os.unlink(place)
+
+
+def sweep_parts(core: Core) -> None:
+    """What a helper that was killed between two steps has left."""
+    for name in os.listdir(core.paths.parts):
+        drop_part(f"{core.paths.parts}/{name}")

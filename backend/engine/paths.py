@@ -69,12 +69,13 @@ class Paths:
         self.trash = f"{self.data_root}/trash"
         self._containers = f"{self.data_root}/containers"
         self._bundles = f"{self.exec_root}/bundles"
+        self.parts = f"{self.exec_root}/parts"           # parts of volumes, while a container is made of them
 
     def make(self) -> None:
         """Make what is missing. Raises :class:`Unavailable`."""
         try:
             for one in (self.data_root, self.exec_root, self.images, self.trash, self._containers,
-                        self._bundles):
+                        self._bundles, self.parts):
                 os.makedirs(one, mode=0o700, exist_ok=True)
         except OSError as error:
             raise Unavailable(f"{error.filename}: {error.strerror}: the engine needs this directory") from error

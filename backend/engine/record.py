@@ -29,6 +29,7 @@ class MountRecord(Struct, kw_only=True, frozen=True):
     anonymous: bool = False
     copy: bool = True                   # an empty volume takes over what the image has at its target
     create_source: bool = False         # a missing source of a bind is made (the -v form)
+    subpath: str = ""                   # of a volume: only this part of it is mounted
 
 
 class ContainerRecord(Struct, kw_only=True):

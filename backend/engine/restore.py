@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from backend.engine import shm
+from backend.engine import shm, volumedrivers
 from backend.engine.container import Container
 from backend.engine.core import Core, log
 from backend.engine.life import Life
+from backend.engine.mountsources import sweep_parts
 from backend.engine.record import ContainerRecord, Status
 from backend.errors import EngineError
 from backend.runtime.cgroups import Cgroup, below
@@ -38,6 +39,8 @@ async def restore(core: Core, life: Life, containers: Containers,
     for orphan in known.values():
         await end_orphan(core, orphan)
     await core.networks.restored()
+    core.volumes.settle()
+    sweep_parts(core)
     _sweep(core)
     for container in core.table:
         _policy(core, life, container)
@@ -69,6 +72,9 @@ async def _adopt_running(core: Core, life: Life, container: Container, seen: Kee
         status.exit_code, status.error = 0, ""
     status.state = "paused" if life.cgroup(container).frozen() else "running"
     await core.images.lowers(container.record.image, container.id)
+    for one in container.record.mounts:
+        if one.kind == "volume" and volumedrivers.is_local(core, one.volume):
+            await core.volumes.acquire(one.volume, container.id)
     await life.connector.restore(container)
     life.keep(container)
     life.meter.began(container)

@@ -82,13 +82,16 @@ async def remove(core: Core, name: str, *, force: bool = False) -> str:
 
 
 async def mount(core: Core, mounts: Sequence[MountRecord], holder: str) -> tuple[MountRecord, ...]:
-    """*mounts* with the places of plug-ins' volumes filled in, mounted for *holder*; all or none."""
+    """*mounts* with the places of volumes filled in, mounted for *holder*; all or none."""
     made: list[MountRecord] = []
     try:
         for one in mounts:
             if one.kind == "volume" and one.driver not in LOCAL:
                 place = await core.plugged.mount(one.volume, holder)
                 one = msgspec.structs.replace(one, source=place)
+            elif one.kind == "volume":
+                core.volumes.create(one.volume, labels=one.labels, options=one.driver_options)
+                one = msgspec.structs.replace(one, source=await core.volumes.acquire(one.volume, holder))
             made.append(one)
     except BaseException:
         await unmount(core, mounts, holder)
@@ -97,7 +100,8 @@ async def mount(core: Core, mounts: Sequence[MountRecord], holder: str) -> tuple
 
 
 async def unmount(core: Core, mounts: Sequence[MountRecord], holder: str) -> None:
-    """*holder* needs the plug-ins' volumes among *mounts* no more."""
+    """*holder* needs the volumes among *mounts* no more."""
+    core.volumes.release(holder)
     names = {one.volume for one in mounts if one.kind == "volume" and core.plugged.knows(one.volume)}
     if names:
         await asyncio.gather(*(core.plugged.unmount(name, holder) for name in sorted(names)))

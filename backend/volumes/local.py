@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from backend.errors import Conflict, InvalidArgument, NotFound, NotImplemented_, ServerError
-from backend.volumes import tree
+from backend.errors import Conflict, InvalidArgument, NotFound, ServerError
+from backend.volumes import mounting, tree
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _LONGEST = 255                         # bytes, what file systems take
 _DATA_MODE = 0o755                     # Docker's: programs of any user may look in
-_MOUNT_OPTIONS = ("type", "o", "device", "size")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -43,6 +42,11 @@ class Volume:
     options: dict[str, str] = field(default_factory=dict)
     scope: str = "local"
     anonymous: bool = False
+
+    @property
+    def is_mount(self) -> bool:
+        """Its options say what is mounted there while it is used; else it is a directory of ours."""
+        return mounting.wanted(self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class VolumeStore:
         self._volumes: dict[str, Volume] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._removals: set[asyncio.Future[None]] = set()
+        self._holders: dict[str, set[str]] = {}        # volume -> who needs its data at its place
         self._top = -1
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -123,7 +128,7 @@ class VolumeStore:
             return known
         if driver not in ("", "local"):
             raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
-        self._check_options(name, options or {})
+        mounting.check(name, options or {})
         wanted = {**(labels or {}), **({ANONYMOUS_LABEL: ""} if anonymous else {})}
         kept = _Kept("local", time.time_ns(), wanted, dict(options or {}), anonymous)
         try:
@@ -145,15 +150,6 @@ class VolumeStore:
                                   "use absolute path")
         if len(name) > _LONGEST:
             raise InvalidArgument(f"create {name[:32]}…: volume name is too long, at most {_LONGEST} characters")
-
-    @staticmethod
-    def _check_options(name: str, options: dict[str, str]) -> None:
-        for key in options:
-            if key not in _MOUNT_OPTIONS:
-                raise InvalidArgument(f'create {name}: invalid option: "{key}"')
-        if options:
-            raise NotImplemented_(f"create {name}: volumes with the options type, o, device or size are not available "
-                                  "yet; without options a volume is a directory of the host")
 
     def _make(self, name: str, kept: _Kept) -> None:
         draft = f".new-{secrets.token_hex(8)}"
@@ -195,7 +191,7 @@ class VolumeStore:
         if force and name not in self._volumes:
             return
         volume = self.get(name)
-        using = users(name)
+        using = [*users(name), *self._working(name)]
         if using:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(using)}]")
         gone = f".gone-{secrets.token_hex(8)}"
@@ -221,6 +217,45 @@ class VolumeStore:
         if not work.cancelled() and work.exception() is not None:
             log.error("files of a removed volume stay until the next start: %s", work.exception())
 
+    # -- use -----------------------------------------------------------------------------------------------------
+
+    async def acquire(self, name: str, holder: str) -> str:
+        """The path of a volume's data; what its options say is mounted there until the last holder releases it."""
+        volume = self.get(name)
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            holders = self._holders.setdefault(name, set())
+            if volume.is_mount and not holders and not mounting.mounted(volume.mountpoint):
+                await asyncio.to_thread(mounting.mount, volume.options, volume.mountpoint)
+            holders.add(holder)
+        return volume.mountpoint
+
+    def release(self, holder: str) -> None:
+        """*holder* needs none of its volumes any longer."""
+        for name, holders in list(self._holders.items()):
+            holders.discard(holder)
+            if not holders:
+                del self._holders[name]
+                self._unmount(name)
+
+    def settle(self) -> None:
+        """After a restart, once all who use volumes have acquired them: take off what nobody needs."""
+        for name in self._volumes:
+            if name not in self._holders:
+                self._unmount(name)
+
+    def _unmount(self, name: str) -> None:
+        volume = self._volumes.get(name)
+        if volume is None or not volume.is_mount:
+            return
+        try:
+            mounting.unmount(volume.mountpoint)
+        except OSError as problem:
+            log.error("volume %s: %s cannot be unmounted: %s", name, volume.mountpoint, problem.strerror)
+
+    def _working(self, name: str) -> Sequence[str]:
+        """Copies and backups of a volume that are under way."""
+        return sorted(one for one in self._holders.get(name, ()) if one.startswith("files-"))
+
     # -- contents ------------------------------------------------------------------------------------------------
 
     async def populate(self, volume: Volume, source: int) -> bool:
@@ -236,6 +271,9 @@ class VolumeStore:
             try:
                 if not tree.is_empty(data):
                     return False
+                if self._volumes[name].is_mount:       # nothing can be renamed into it from here
+                    tree.copy(source, data)
+                    return True
             finally:
                 os.close(data)
             for stale in [entry for entry in os.listdir(directory) if entry.startswith("_staging")]:
@@ -280,7 +318,9 @@ class VolumeStore:
             os.close(directory)
 
     async def usage(self, name: str) -> int:
-        """The size of its files in bytes."""
+        """The size of its files in bytes; -1 for a mount, which may be a slow server's or another program's."""
+        if self.get(name).is_mount:
+            return -1
         return await asyncio.to_thread(self._usage, self.get(name).name)
 
     def _usage(self, name: str) -> int:
