@@ -12,6 +12,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import weakref
 from typing import Literal
 
 from backend.errors import EngineError, InvalidArgument, ServerError
@@ -31,6 +32,7 @@ class LayerStore:
         self._confined = confined
         self._root = f"{blobs.root}/layers"
         self._locks: dict[str, asyncio.Lock] = {}
+        self._arriving: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._mounted: set[str] = set()
         self._wanted = form
         self.form: Form = form or "directory"
@@ -91,6 +93,10 @@ class LayerStore:
         if os.path.isdir(f"{folder}/fs"):
             return True
         return self.form != "directory" and os.path.exists(f"{folder}/index") and self._blobs.has(diff_id)
+
+    def arriving(self, diff_id: str) -> asyncio.Lock:
+        """Held while the layer is fetched: who wants it too waits, and finds it here."""
+        return self._arriving.setdefault(diff_id, asyncio.Lock())
 
     async def prepare(self, diff_id: str) -> None:
         """Make the layer usable; its tar must be in the store.

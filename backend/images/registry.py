@@ -173,10 +173,9 @@ class Registry:
         data = self._small(answer, DOCUMENT_LIMIT)
         if answer.status == 200:
             return Fetched(data, digest_of(data), INDEXES[0])
-        try:
-            return self.manifest(digest.replace(":", "-", 1))
-        except NotFound:
-            return None
+        # Asked for by HEAD first: public registries count what is fetched.
+        tag = digest.replace(":", "-", 1)
+        return self.manifest(tag) if self.head(tag) is not None else None
 
     def _small(self, answer: Answer, limit: int) -> bytes:
         try:

@@ -10,9 +10,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from backend.errors import EngineError, InvalidArgument, NotFound, ServerError
+from backend.images.companions import Companions
 from backend.images.content import WrongDigest
 from backend.images.inflate import Inflater
 from backend.images.registry import Fetched, Registry, endpoints
@@ -33,6 +34,7 @@ from backend.spec.reference import Reference
 if TYPE_CHECKING:
     from backend.images.store import ImageStore
 
+T = TypeVar("T")
 _PARALLEL = 3  # layers at a time, as docker's default
 _DEPTH_LIMIT = 3  # indexes in indexes
 _LAYER_LIMIT = 500  # what overlayfs can stack
@@ -64,14 +66,20 @@ class Pull:
         self._stop = threading.Event()
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._manifests: list[str] = []
+        self._indexes: list[Index] = []
+        self._beside: asyncio.Future[list[str]] | None = None
+        self._here = self._complete()
 
     async def run(self) -> Image:
         """Do it. Raises :class:`EngineError`; a cancelled pull leaves nothing half-made visible."""
         try:
-            registry, fetched = await asyncio.to_thread(self._reach)
+            registry, fetched = await self._thread(self._reach)
             try:
-                return await self._from(registry, fetched)
+                return self._unchanged() if fetched is None else await self._from(registry, fetched)
             finally:
+                self._stop.set()
+                if self._beside is not None:
+                    await asyncio.wait([self._beside])
                 registry.close()
         except OSError as error:
             raise ServerError(f"the image could not be stored: {error.strerror or error}") from error
@@ -83,15 +91,20 @@ class Pull:
     def _which(self) -> str:
         return self._reference.digest or self._reference.tag
 
-    def _reach(self) -> tuple[Registry, Fetched]:
-        """The first endpoint that has the manifest. Where a mirror knows no such image and the registry behind it
-        cannot be reached, the mirror's answer is the better one."""
+    def _reach(self) -> tuple[Registry, Fetched | None]:
+        """The first endpoint that has the manifest; None for the manifest: it is the one that is here already. Where a
+        mirror knows no such image and the registry behind it cannot be reached, the mirror's answer is the better one.
+        """
         missing: EngineError | None = None
         last: EngineError | None = None
         for endpoint in endpoints(self._reference, self._store.settings):
             registry = Registry(endpoint, self._reference, self._auth, self._stop, self._store.settings)
             try:
                 registry.connect()
+                if self._here is not None:
+                    meant = registry.head(self._which)
+                    if meant is not None and meant.digest == self._here:
+                        return registry, None
                 return registry, registry.manifest(self._which)
             except EngineError as error:
                 registry.close()
@@ -103,6 +116,28 @@ class Pull:
         assert last is not None
         raise missing or last
 
+    def _complete(self) -> str | None:
+        """The digest that the reference means here, where its image is whole and for the wished platform."""
+        store, reference = self._store, self._reference
+        try:
+            image = store.get(reference.familiar)
+            record = store.record(image.id)
+            store.check_platform(image, reference.familiar, self._platform)
+        except NotFound:
+            return None
+        name = f"{reference.repository}@{reference.digest}" if reference.digest else (
+            f"{reference.repository}:{reference.tag}")
+        top = record.tops.get(name, "")
+        whole = f"{reference.repository}@{top}" in record.digests and all(map(store.layers.has, record.layers))
+        return top if whole else None
+
+    def _unchanged(self) -> Image:
+        """The image that is here and is what the registry has."""
+        self._progress(ProgressLine(status=f"Pulling from {self._reference.path}", id=self._which))
+        self._progress(ProgressLine(status=f"Digest: {self._here}"))
+        self._progress(ProgressLine(status=f"Status: Image is up to date for {self._reference.familiar}"))
+        return self._store.get(self._reference.familiar)
+
     async def _from(self, registry: Registry, fetched: Fetched) -> Image:
         self._progress(ProgressLine(status=f"Pulling from {self._reference.path}", id=self._which))
         top = fetched.digest
@@ -111,7 +146,9 @@ class Pull:
         details = decode_config(config)
         self._check(manifest, details)
         known = self._known(manifest.config.digest, top)
+        self._beside = asyncio.ensure_future(self._thread(self._companions, registry, fetched.digest, top))
         await self._layers(registry, manifest, details)
+        referrers = await self._beside
         names = [f"{self._reference.repository}:{self._reference.tag}"] if not self._reference.digest else []
         image = await self._store.add(
             config,
@@ -119,11 +156,19 @@ class Pull:
             names=names,
             digests=[f"{self._reference.repository}@{top}"],
             manifests=[fetched.digest, *(one for one in self._manifests if one != fetched.digest)],
+            referrers=referrers,
         )
         self._progress(ProgressLine(status=f"Digest: {top}"))
         word = "Image is up to date for" if known else "Downloaded newer image for"
         self._progress(ProgressLine(status=f"Status: {word} {self._reference.familiar}"))
         return image
+
+    def _companions(self, registry: Registry, digest: str, top: str) -> list[str]:
+        """In a thread: what speaks of the image; the manifests that refer to it."""
+        fetch = Companions(registry, self._store.blobs)
+        for above in self._indexes:
+            fetch.attestations(above, digest)
+        return fetch.referrers(tuple(dict.fromkeys((digest, top))))
 
     def _known(self, image: str, top: str) -> bool:
         """Whether the reference already means this image."""
@@ -143,6 +188,7 @@ class Pull:
             self._manifests.insert(0, self._store.blobs.put(fetched.data))
             if isinstance(document, Manifest):
                 return document, fetched
+            self._indexes.append(document)
             entry = self._entry(document, wish)
             if entry.size > DOCUMENT_LIMIT:
                 raise InvalidArgument(
@@ -217,7 +263,7 @@ class Pull:
 
     async def _layer(self, registry: Registry, layer: Descriptor, diff_id: str) -> ProgressLine:
         short = layer.digest[7:19]
-        async with self._slots:
+        async with self._slots, self._store.layers.arriving(diff_id):
             try:
                 await self._thread(self._fetch, registry, layer, diff_id)
             except WrongDigest as error:
@@ -228,11 +274,11 @@ class Pull:
         await self._store.layers.prepare(diff_id)
         return ProgressLine(status="Pull complete", id=short)
 
-    async def _thread(self, work: Callable[..., None], *arguments: object) -> None:
+    async def _thread(self, work: Callable[..., T], *arguments: object) -> T:
         """*work* in a thread that a cancelled task still waits for, so that nobody writes after the pull has ended."""
         future = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
         try:
-            await asyncio.shield(future)
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
             self._stop.set()  # a thread cannot be cancelled: it looks at this between two pieces
             await asyncio.wait([future])

@@ -68,7 +68,7 @@ async def test_an_image_is_pulled_with_the_digest_that_the_registry_says(host: s
         assert Path(bottom, "etc/a").read_bytes() == b"one"
         lines.clear()
         again = await images.pull(f"{host}/{name}", platform=None, auth=None, progress=lines.append)
-        assert again.id == image.id and [one.status for one in lines].count("Already exists") == 3
+        assert again.id == image.id and len(lines) == 3
         assert lines[-1].status == f"Status: Image is up to date for {host}/{name}"
         by_digest = image.digests[0]
         assert (await images.pull(by_digest, platform=None, auth=None, progress=nothing)).id == image.id
