@@ -18,6 +18,7 @@ from backend.images.hosts import own_endpoint
 from backend.images.index import Record
 from backend.images.registry import Registry, Stopped
 from backend.images.types import Progress, ProgressLine, RegistryAuth
+from backend.images.work import in_thread
 from backend.spec.image import (
     DOCKER_CONFIG,
     DOCKER_MANIFEST,
@@ -246,16 +247,7 @@ class Push:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """*work* in a thread that a cancelled task still waits for: nothing goes out after the push has ended."""
-        future = self._loop.run_in_executor(None, work, *arguments)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self._stop.set()
-            await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()
-            raise
+        return await in_thread(self._stop, work, *arguments)
 
     def _teller(self, status: str, shown: str, total: int) -> Callable[[int], None]:
         last = 0.0

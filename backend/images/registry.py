@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, urljoin
 
 from urllib3.exceptions import HTTPError
@@ -218,6 +219,9 @@ class Registry:
         answer = self._ask("GET", f"{self.root}/blobs/{digest}", headers)
         whole = False
         try:
+            if answer.status == 416 and start:
+                raise ServerError(f"the registry {self.endpoint.host} has only {start} bytes of {digest}: fewer than "
+                                  "its manifest promises")
             if answer.status not in (200, 206):
                 raise self._failure(answer.status, bounded(answer, TEXT_LIMIT), digest)
             if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
@@ -369,12 +373,9 @@ class Registry:
         entry = {"mediaType": manifest.media_type or MANIFESTS[0], "digest": digest_of(data), "size": len(data),
                  "artifactType": kind, **({"annotations": manifest.annotations} if manifest.annotations else {})}
         tag = manifest.subject.digest.replace(":", "-", 1)
-        try:
-            # Asked for first: where we may push, a registry's 404 is told as a refusal.
-            old = json.loads(self.manifest(tag).data).get("manifests") or [] if self.head(tag) is not None else []
-        except (NotFound, ValueError, AttributeError):
-            old = []
-        entries = [one for one in old if isinstance(one, dict) and one.get("digest") != entry["digest"]]
+        # Asked for first: where we may push, a registry\'s 404 is told as a refusal.
+        old = _entries(self.manifest(tag).data) if self.head(tag) is not None else []
+        entries = [one for one in old if one.get("digest") != entry["digest"]]
         index = encode({"schemaVersion": 2, "mediaType": INDEXES[0], "manifests": [*entries, entry]})
         self.put_manifest(tag, index, INDEXES[0])
 
@@ -436,6 +437,15 @@ def _tags_in(data: bytes) -> list[str]:
     except (ValueError, AttributeError, RecursionError) as error:
         raise ServerError(f"the registry's list of tags is not JSON: {error}") from error
     return [tag for tag in tags if isinstance(tag, str)]
+
+
+def _entries(data: bytes) -> list[dict[str, Any]]:
+    """The entries of an index as they are, unknown fields and all; none where it is no index."""
+    try:
+        found = json.loads(data).get("manifests")
+    except (ValueError, AttributeError, RecursionError):
+        return []
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _first_error(body: bytes) -> tuple[str, str]:

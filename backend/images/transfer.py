@@ -18,6 +18,7 @@ from backend.images.content import WrongDigest
 from backend.images.inflate import Inflater
 from backend.images.registry import Fetched, Registry, endpoints
 from backend.images.types import Image, Progress, ProgressLine, RegistryAuth
+from backend.images.work import in_thread
 from backend.spec.image import (
     DOCUMENT_LIMIT,
     Descriptor,
@@ -79,7 +80,7 @@ class Pull:
             finally:
                 self._stop.set()
                 if self._beside is not None:
-                    await asyncio.wait([self._beside])
+                    await asyncio.gather(self._beside, return_exceptions=True)
                 registry.close()
         except OSError as error:
             raise ServerError(f"the image could not be stored: {error.strerror or error}") from error
@@ -141,8 +142,8 @@ class Pull:
     async def _from(self, registry: Registry, fetched: Fetched) -> Image:
         self._progress(ProgressLine(status=f"Pulling from {self._reference.path}", id=self._which))
         top = fetched.digest
-        manifest, fetched = await asyncio.to_thread(self._choose, registry, fetched)
-        config = await asyncio.to_thread(self._config, registry, manifest)
+        manifest, fetched = await self._thread(self._choose, registry, fetched)
+        config = await self._thread(self._config, registry, manifest)
         details = decode_config(config)
         self._check(manifest, details)
         known = self._known(manifest.config.digest, top)
@@ -275,16 +276,7 @@ class Pull:
         return ProgressLine(status="Pull complete", id=short)
 
     async def _thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """*work* in a thread that a cancelled task still waits for, so that nobody writes after the pull has ended."""
-        future = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self._stop.set()  # a thread cannot be cancelled: it looks at this between two pieces
-            await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()  # looked at: the pull's own end says more than what this thread met
-            raise
+        return await in_thread(self._stop, work, *arguments)
 
     def _fetch(self, registry: Registry, layer: Descriptor, diff_id: str) -> None:
         """In a thread: the layer's blob and its tar into the store."""

@@ -39,6 +39,9 @@ except tarstream.BadTar as error:
 """
 
 
+_known_form: dict[str, Any] = {}  # what this kernel can, found out by the first store
+
+
 @dataclass(frozen=True)
 class Result:
     entries: int
@@ -71,8 +74,9 @@ class LocalConfined:
 async def store(at: str | None = None, *, settings: RegistrySettings | None = None, form: Any = None) -> AsyncIterator[ImageStore]:
     """An open store in a folder of its own (or *at*), closed and, where it made the folder, removed at the end."""
     folder = at or tempfile.mkdtemp(prefix="slipway-images-")
-    made = ImageStore(folder, LocalConfined(), settings or RegistrySettings(), form=form)
+    made = ImageStore(folder, LocalConfined(), settings or RegistrySettings(), form=form or _known_form.get("best"))
     await made.open()
+    _known_form["best"] = made.layers.form if form is None else _known_form.get("best")
     try:
         yield made
     finally:

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import http.server
+import itertools
 import json
 import os
 import re
@@ -37,6 +38,7 @@ class Liar:
         self.seen: list[tuple[str, str, str]] = []
         self._lies: list[list[Any]] = []
         self._lock = threading.Lock()
+        self._sessions = itertools.count()
         self.released = threading.Event()  # what stalls, stalls until this
         owner = self
 
@@ -161,7 +163,7 @@ class Liar:
         place = {"Location": f"/v2/{name}/blobs/uploads/{session}"}
         if talk.method == "POST":
             talk.body()
-            session = f"s{len(self.uploads)}"
+            session = f"s{next(self._sessions)}"
             self.uploads[session] = bytearray()
             talk.say(202, b"", {"Location": f"/v2/{name}/blobs/uploads/{session}"})
             return

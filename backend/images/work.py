@@ -1,0 +1,28 @@
+"""Blocking work in threads that asyncio waits for in any case."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def in_thread(stop: threading.Event, work: Callable[..., T], *arguments: object) -> T:
+    """*work* in a thread. A cancelled task sets *stop*, which the work looks at, and still waits for the thread's end,
+    however often it is cancelled: nobody writes or sends after the whole has ended."""
+    future = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+    cancelled = False
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            cancelled = True
+            stop.set()
+    if cancelled:
+        if not future.cancelled():
+            future.exception()  # looked at: the end of the whole says more than what this thread met
+        raise asyncio.CancelledError
+    return future.result()
