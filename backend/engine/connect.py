@@ -158,7 +158,7 @@ class Connector:
     async def down(self, container: Container) -> None:
         """Free ports, addresses and names of a container that has ended."""
         endpoints, container.status.endpoints, container.status.ports = container.status.endpoints, (), ()
-        await self._core.networks.release(container.id)
+        await self._core.networks.release(container.id, endpoints)
         for endpoint in endpoints:
             self.tell(container, self._core.networks.get(endpoint.network_id), "disconnect")
 

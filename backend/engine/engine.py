@@ -140,11 +140,11 @@ class Engine:
         exits, losses = _Exits(), _Losses()
         connection = await Keeper.connect(keeper, on_exit=exits.take, on_lost=losses.take)
         namespaces = Namespaces(connection)
+        plugins = Plugins(settings.plugin_dirs)
         manager = NetworkManager(instance=settings.instance, state_dir=paths.data_root, pools=settings.address_pools,
-                                 netns=namespaces, bip=settings.bip)
+                                 netns=namespaces, bip=settings.bip, plugins=plugins)
         volumes = VolumeStore(paths.data_root)
         await volumes.open()
-        plugins = Plugins(settings.plugin_dirs)
         plugged = RemoteVolumes(f"{paths.data_root}/plugged-volumes.json", plugins)
         plugged.open()
         store = await make_store(paths.images, connection, settings.registry)

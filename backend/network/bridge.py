@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -257,6 +257,27 @@ class Bridges:
         """Delete a device of a container that has no end on the host."""
         with _Inside(self._ops.inside(netns, lambda: _enter(interface))) as (inner, index):
             inner.talk(netlink.delete_link(index))
+
+    def take(self, source: str, interface: str, netns: int, mac: str = "") -> None:
+        """Move a device of the host's into a container. InvalidArgument where it is not a device to give away."""
+        link = self._netlink.link(source)
+        if link is None:
+            raise ServerError(f"the device {source} is not there")
+        if link.master or link.alias.startswith("slipway:") or source == "lo":
+            raise InvalidArgument(f"the device {source} cannot be given to a container: the host uses it")
+        self._netlink.talk(netlink.set_link(link.index, up=False, mac=mac),
+                           netlink.move_link(link.index, interface, netns))
+
+    def give_back(self, interface: str, name: str, netns: int) -> None:
+        """Move a container's device out again, under its old name."""
+        with open("/proc/thread-self/ns/net", "rb") as home, \
+                _Inside(self._ops.inside(netns, lambda: _enter(interface))) as (inner, index):
+            inner.talk(netlink.set_link(index, up=False), netlink.move_link(index, name, home.fileno()))
+
+    def route(self, netns: int, interface: str, routes: Sequence[tuple[str, str]]) -> None:
+        """Add routes inside: (subnet, gateway or "")."""
+        with _Inside(self._ops.inside(netns, lambda: _enter(interface))) as (inner, index):
+            inner.talk(*(netlink.add_route(subnet, index, gateway) for subnet, gateway in routes))
 
     def talk(self, *messages: bytes) -> None:
         """Requests in the host's namespace."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from backend.errors import EngineError, Forbidden, InvalidArgument, NotImplemented_, ServerError
 from backend.network import netlink
-from backend.network.bridge import Addressing, Bridges
+from backend.network.bridge import Addressing, Bridges, random_mac
 from backend.network.endpoints import free_interface, mac_for, parse_mac, ways_out
 from backend.network.firewall import Firewall
 from backend.network.options import BridgeOptions, bridge_options, endpoint_options, lan_options
@@ -42,6 +42,9 @@ class Driver(Protocol):
     async def leave(self, network: Network, endpoint: Endpoint, netns: int | None) -> None:
         """Take the device away and wait until it is gone; *netns* None: the container does not run."""
 
+    async def ended(self, network: Network, endpoint: Endpoint) -> None:
+        """The container has ended, and its devices with it."""
+
 
 def addressing(endpoint: Endpoint, others: Sequence[Endpoint], mtu: int = 0) -> Addressing:
     """What the device of *endpoint* is given beside its container's *others*."""
@@ -51,6 +54,12 @@ def addressing(endpoint: Endpoint, others: Sequence[Endpoint], mtu: int = 0) -> 
         endpoint.ipv6, endpoint.ipv6_prefix, endpoint.gateway6 if six is endpoint else "",
         endpoint.direct and not any(other.gateway or other.gateway6 or other.direct for other in others),
         endpoint_options(endpoint.driver_opts).sysctls, mtu)
+
+
+def own_mac(endpoint: Endpoint) -> str:
+    """The MAC that follows from an endpoint's address; a random one where it has none (``--ipam-driver null``)."""
+    address = endpoint.ipv4 or endpoint.ipv6
+    return mac_for(address) if address else random_mac()
 
 
 def named(endpoint: Endpoint, prefix: str, others: Sequence[Endpoint]) -> Endpoint:
@@ -92,13 +101,16 @@ class BridgeDriver:
     async def join(self, network: Network, netns: int, endpoint: Endpoint, others: Sequence[Endpoint]) -> Endpoint:
         """A veth pair; nothing is waited for."""
         endpoint = named(endpoint, bridge_options(network.options).prefix, others)
-        mac = parse_mac(endpoint.mac) or mac_for(endpoint.ipv4 or endpoint.ipv6)
+        mac = parse_mac(endpoint.mac) or own_mac(endpoint)
         host = self._bridges.plug(network, netns, endpoint.interface, addressing(endpoint, others), mac)
         return replace(endpoint, host_interface=host, mac=mac)
 
     async def leave(self, network: Network, endpoint: Endpoint, netns: int | None) -> None:
         """The pair goes by its end on the host."""
         await self._bridges.unplug(endpoint.host_interface)
+
+    async def ended(self, network: Network, endpoint: Endpoint) -> None:
+        """The pair goes with the namespace."""
 
 
 def rules(network: Network) -> BridgeRules:
@@ -188,7 +200,7 @@ class LanDriver:
     @staticmethod
     def _described(network: Network, endpoint: Endpoint, parent_mac: str) -> Endpoint:
         if network.driver == "macvlan":
-            return replace(endpoint, mac=parse_mac(endpoint.mac) or mac_for(endpoint.ipv4 or endpoint.ipv6))
+            return replace(endpoint, mac=parse_mac(endpoint.mac) or own_mac(endpoint))
         if endpoint.mac:
             raise InvalidArgument("ipvlan interfaces do not support custom mac address assignment")
         if lan_options(network.driver, network.options).mode == "l2":
@@ -199,6 +211,9 @@ class LanDriver:
         """The device is deleted from inside."""
         if netns is not None:
             self._bridges.remove_inside(netns, endpoint.interface)
+
+    async def ended(self, network: Network, endpoint: Endpoint) -> None:
+        """The device goes with the namespace."""
 
 
 def parent_name(network: Network) -> str:

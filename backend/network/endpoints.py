@@ -98,7 +98,8 @@ class AddressBook:
 
     def add(self, network: Network) -> None:
         """A network came."""
-        self._leases[network.id] = [Leases(config) for config in network.ipam if not network.config_only]
+        self._leases[network.id] = [Leases(config) for config in network.ipam
+                                    if not network.config_only and not network.pools]
 
     def remove(self, network_id: str) -> None:
         """It went."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from backend.errors import EngineError, Forbidden, InvalidArgument, NotFound, Unavailable
+from backend.network.addresses import Addresses
 from backend.network.ahead import Ahead
 from backend.network.bridge import (
     Bridges,
@@ -33,23 +34,14 @@ from backend.network.drivers import (
     refuse_shared_parent,
     rules,
 )
-from backend.network.endpoints import AddressBook, check_wish, dns_names, ways_out
+from backend.network.endpoints import check_wish, dns_names, ways_out
 from backend.network.firewall import Firewall, redirect_names
-from backend.network.ipam import Subnet, check_pools
+from backend.network.ipam import Subnet
 from backend.network.names import Names
 from backend.network.options import EndpointOptions, bridge_options, endpoint_options
-from backend.network.planning import (
-    BUILT_IN,
-    check,
-    config_network,
-    configured,
-    default_bridge,
-    plan_subnets,
-    pools6,
-)
+from backend.network.planning import check, config_network, configured, default_bridge
 from backend.network.publisher import Publication, Publisher
 from backend.network.records import (
-    DEFAULT_POOLS,
     LANS,
     AddressPool,
     Endpoint,
@@ -59,6 +51,8 @@ from backend.network.records import (
     PortWish,
     PublishedPort,
 )
+from backend.network.remote import Caller as Plugins
+from backend.network.remote import RemoteDriver
 from backend.network.resolvconf import ResolverPlan, plan
 from backend.network.watch import TableWatch
 
@@ -80,15 +74,15 @@ class NetworkManager:
     for containers on it."""
 
     def __init__(self, *, instance: str, state_dir: str, pools: Sequence[AddressPool], netns: NetnsOps,
-                 bip: str = "", ahead: int = 6) -> None:
-        check_pools(pools)
+                 bip: str = "", ahead: int = 6, plugins: Plugins | None = None) -> None:
         self._instance = instance
         self._state_dir = state_dir
-        self._pools = tuple(pools) or DEFAULT_POOLS
         self._bip = bip
         self._ops = netns
+        self._plugins = plugins
         self._networks: dict[str, Network] = {}
-        self._addresses = AddressBook()
+        self._given = Addresses(pools, f"{instance}:{_machine()}", plugins, self._routed)
+        self._addresses = self._given.book
         self._places: dict[str, _Place] = {}
         self._ahead = Ahead(ahead, netns, self._addresses, self.get, self._cool)
         self._broken: dict[str, str] = {}           # why a network cannot be used, by ID
@@ -124,6 +118,8 @@ class NetworkManager:
             self._drivers["bridge"] = BridgeDriver(self._bridges, self._firewall, self._forward_v6)
         for network in saved:
             self._networks[network.id] = network
+            if network.driver not in (*self._drivers, "bridge", "host", "null") and self._plugins is not None:
+                self._drivers[network.driver] = RemoteDriver(network.driver, self._plugins, self._bridges)
             self._addresses.add(network)
         for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
             if not any(network.name == name for network in self._networks.values()):
@@ -205,7 +201,7 @@ class NetworkManager:
         if driver == "bridge":
             device = default_bridge_name(self._instance)
             taken = [*self._addresses.subnets(), *(subnet for subnet, _ in self._routed(device))]
-            network = default_bridge(identity, device, self._bip, self._pools, taken)
+            network = default_bridge(identity, device, self._bip, self._given.pools, taken)
         else:
             network = Network(identity, name, driver, time.time_ns())
         self._networks[identity] = network
@@ -223,17 +219,25 @@ class NetworkManager:
         if spec.config_from:
             spec = configured(spec, self._configuration(spec.config_from))
         identity = secrets.token_hex(32)
-        network = config_network(identity, spec) if spec.config_only else self._planned(identity, spec)
+        network = config_network(identity, spec) if spec.config_only else await self._planned(identity, spec)
         self._networks[identity] = network
         self._addresses.add(network)      # before the first wait: nobody else gets the subnets meanwhile
         try:
+            check(spec, {other.name for other in self._networks.values() if other is not network})
             if not network.config_only:
+                self._refuse_shared(network)
                 await self._driver(network).up(network)
         except BaseException:
             del self._networks[identity]
-            self._addresses.remove(identity)
+            await self._given.unplan(network)
             raise
         return network
+
+    def _refuse_shared(self, network: Network) -> None:
+        others = [other for other in self._networks.values() if other is not network]
+        if network.bridge and any(other.bridge == network.bridge for other in others):
+            raise Forbidden(f"the bridge name {network.bridge} is already used by another network")
+        refuse_shared_parent(network, others)
 
     def _configuration(self, name: str) -> Network:
         try:
@@ -241,26 +245,27 @@ class NetworkManager:
         except NotFound:
             raise NotFound(f'configuration network "{name}" does not exist') from None
 
-    def _planned(self, identity: str, spec: NetworkSpec) -> Network:
-        if spec.driver not in BUILT_IN:
-            raise NotFound(f'plugin "{spec.driver}" not found')
-        if spec.ipam_driver not in ("", "default"):
-            raise NotFound(f'plugin "{spec.ipam_driver}" not found')
-        if spec.driver == "bridge":
-            self._working()
-        v6 = pools6(self._pools, f"{self._instance}:{_machine()}")
-        plans = plan_subnets(spec, self._pools, v6, self._addresses.subnets(), self._routed())
-        network = Network(
+    async def _planned(self, identity: str, spec: NetworkSpec) -> Network:
+        await self._prepare_driver(spec.driver)
+        plans, pools = await self._given.plan(spec)
+        return Network(
             identity, spec.name, spec.driver, time.time_ns(), enable_ipv4=spec.enable_ipv4,
             enable_ipv6=spec.enable_ipv6, internal=spec.internal, attachable=spec.attachable,
             ipam_driver=spec.ipam_driver or "default", ipam_options=spec.ipam_options, ipam=plans,
             user_subnets=any(config.subnet for config in spec.ipam), options=spec.options, labels=spec.labels,
             bridge=bridge_name(identity, spec.options) if spec.driver == "bridge" else "",
-            config_from=spec.config_from)
-        if network.bridge and any(other.bridge == network.bridge for other in self._networks.values()):
-            raise Forbidden(f"the bridge name {network.bridge} is already used by another network")
-        refuse_shared_parent(network, self._networks.values())
-        return network
+            config_from=spec.config_from, pools=pools)
+
+    async def _prepare_driver(self, name: str) -> None:
+        """Refuse a driver that cannot be used now; one that is none of ours is a plug-in's."""
+        if name == "bridge":
+            self._working()
+        elif name not in LANS:
+            if self._plugins is None:
+                raise NotFound(f'plugin "{name}" not found')
+            remote = RemoteDriver(name, self._plugins, self._bridges)
+            await remote.check()
+            self._drivers[name] = remote
 
     def _driver(self, network: Network) -> Driver:
         if network.driver == "bridge":
@@ -274,10 +279,10 @@ class NetworkManager:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
         self._refuse_used(network)
         del self._networks[network.id]
-        self._addresses.remove(network.id)
         self._broken.pop(network.id, None)
         if network.driver in self._drivers:
             await self._drivers[network.driver].down(network)
+        await self._given.unplan(network)
 
     def _refuse_used(self, network: Network) -> None:
         failed = f"error while removing network: network {network.name} "
@@ -372,11 +377,11 @@ class NetworkManager:
                 if prepared.endpoint.network_id == network.id and endpoint_options(wish.driver_opts) == _PLAIN:
                     return self._ahead.move_in(prepared, endpoint, wish)
                 await self._ahead.empty(prepared)
-            endpoint = self._addresses.lease(network, endpoint, wish)
+            endpoint = await self._given.lease(network, endpoint, wish)
             try:
                 return await driver.join(network, netns, endpoint, tuple(place.endpoints.values()))
             except BaseException:
-                self._addresses.release(endpoint)
+                await self._given.release(network, endpoint)
                 raise
         finally:
             self._joining[network.id] -= 1
@@ -396,11 +401,13 @@ class NetworkManager:
         if not place.endpoints:
             self._places.pop(endpoint.container_id, None)
         network = self.get(endpoint.network_id)
-        if network.driver in self._drivers:
-            await self._drivers[network.driver].leave(network, endpoint, netns)
-            if netns is not None:
-                self._reroute(netns, place)
-        self._addresses.release(endpoint)
+        try:
+            if network.driver in self._drivers:
+                await self._drivers[network.driver].leave(network, endpoint, netns)
+                if netns is not None:
+                    self._reroute(netns, place)
+        finally:
+            await self._given.release(network, endpoint)
 
     def _reroute(self, netns: int, place: _Place) -> None:
         """Make the ways out what they are now."""
@@ -417,6 +424,9 @@ class NetworkManager:
         """Publish a container's ports on the host, all or none. Endpoints without an address of their own (host, none)
         publish nothing, nor do macvlan and ipvlan, as with Docker."""
         network = self.get(endpoint.network_id)
+        driver = self._drivers.get(network.driver)
+        if ports and isinstance(driver, RemoteDriver):
+            await driver.publish(endpoint, ports)
         if network.driver != "bridge" or not ports:
             return ()
         done = self._publishing().publish(endpoint, ports, bridge_options(network.options))
@@ -433,11 +443,21 @@ class NetworkManager:
         if self._publisher is not None:
             self._publisher.end(publications, withdraw=withdraw)
 
-    async def release(self, container_id: str) -> None:
-        """The container has ended: free its ports and addresses. Its veths go with its namespace, in the background."""
+    async def release(self, container_id: str, recorded: Sequence[Endpoint] = ()) -> None:
+        """The container has ended: free its ports and addresses. Its veths go with its namespace, in the background.
+        *recorded* are its endpoints as the engine knows them: it may have ended while nobody looked, and a plug-in
+        must hear of it all the same."""
         place = self._places.pop(container_id, None)
-        if place is None:
-            return
+        if place is not None:
+            self._release_own(container_id, place)
+        for endpoint in place.endpoints.values() if place is not None else recorded:
+            network = self._networks.get(endpoint.network_id)
+            if network is not None and network.driver in self._drivers:
+                await self._drivers[network.driver].ended(network, endpoint)
+                if network.pools:
+                    await self._given.release(network, endpoint)
+
+    def _release_own(self, container_id: str, place: _Place) -> None:
         self._server.stop(container_id)
         self._end(place.published)
         for endpoint in place.endpoints.values():

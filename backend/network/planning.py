@@ -25,7 +25,6 @@ from backend.network.records import (
     NetworkSpec,
 )
 
-BUILT_IN = ("bridge", *LANS)
 NO_SWARM = ('This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to '
             "swarm and try again.")
 

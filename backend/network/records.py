@@ -99,6 +99,7 @@ class Network:
     labels: dict[str, str] = field(default_factory=dict)
     bridge: str = ""
     config_from: str = ""
+    pools: tuple[str, ...] = ()      # an address plug-in's names for the subnets
 
     @property
     def is_default(self) -> bool:
@@ -150,6 +151,7 @@ class Endpoint:
     links: tuple[tuple[str, str], ...] = ()
     gw_priority: int = 0
     driver_opts: dict[str, str] = field(default_factory=dict)
+    source: str = ""          # what a plug-in called the device before it was the container's
     direct: bool = False      # it leads out by the device alone, without a gateway (ipvlan's l3 modes)
 
 
