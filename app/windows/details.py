@@ -55,6 +55,7 @@ class DetailsPage(QWidget):
         super().__init__()
         self.setObjectName("page")
         self.context, self.key = context, key
+        self._ran = False
         self.doer = ContainerActions(context, self)
         self.back = icon_button("back", "Back to the list", "Alt+Left")
         self.name, self.pill = label("", "title", select=True), StatePill()
@@ -170,6 +171,10 @@ class DetailsPage(QWidget):
         on = row.running or self.shell.live
         self.shell.setVisible(on)
         self.shell_off.setVisible(not on)
+        if row.running and not self._ran and self.isVisible():
+            # A shell that was left by `exit` stays left; one comes by itself when the container starts.
+            self._tab(self.tabs.currentIndex())
+        self._ran = row.running
         if not row.running:
             self.cpu.clear()
             self.memory.clear()
@@ -233,10 +238,8 @@ class DetailsPage(QWidget):
         actor, action = getattr(event, "actor", None), getattr(event, "action", "")
         if actor is None or actor.id != self.key or not self.isVisible() or action == "destroy":
             return
-        name = self.tabs.tabText(self.tabs.currentIndex())
-        # A shell that was left by `exit` stays left; one comes by itself when the container starts again.
-        if name == "Inspect" or (name == "Terminal" and action == "start"):
-            self._tab(self.tabs.currentIndex())
+        if self.tabs.tabText(self.tabs.currentIndex()) == "Inspect":
+            self._load_inspect()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

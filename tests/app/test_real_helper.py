@@ -90,7 +90,7 @@ async def answer_of(port: int) -> bytes:
             writer.write(b"GET / HTTP/1.0\r\n\r\n")
             body = (await reader.read()).partition(b"\r\n\r\n")[2]
             writer.close()
-        except ConnectionError:
+        except OSError:
             body = b""
         if body:
             return body
