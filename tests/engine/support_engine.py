@@ -29,6 +29,7 @@ from backend.runtime.client import Keeper
 from backend.spec import api
 from backend.spec.image import ImageConfig
 from tests.support.roots import busybox_tar
+from tests.support.subnets import free_octet
 
 
 class OneImage:
@@ -71,7 +72,7 @@ class Place:
         self.root = f"{self.at}/root"
         self.data, self.exec = f"{self.at}/data", f"{self.at}/exec"
         self.instance = f"slipway-{secrets.token_hex(4)}"
-        octet = secrets.randbelow(100) + 100
+        octet = free_octet(200, 50)
         self.settings = Settings(self.data, self.exec, self.instance, address_pools=(AddressPool(f"10.{octet}.128.0/17", 24),),
                                  bip=f"10.{octet}.0.1/24", version="0")
         os.mkdir(self.root)

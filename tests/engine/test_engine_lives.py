@@ -264,7 +264,8 @@ async def test_a_health_check_turns_its_container_healthy_and_unhealthy(engine: 
 async def test_stats_and_top_tell_of_a_running_container(engine: Engine) -> None:
     ref = await create(engine, "sleep", "77", host=api.HostConfig(memory=32 << 20))
     await engine.containers.start(ref)
-    first, second = engine.containers.stats(ref), engine.containers.stats(ref)
+    first = engine.containers.stats(ref)
+    second = engine.containers.stats(ref, first)
     assert first.memory_stats.limit == 32 << 20 and first.pids_stats.current == 1
     assert second.preread == first.read and isinstance(second.networks, dict) and "eth0" in second.networks
     top = await engine.containers.top(ref, "-o pid,args")

@@ -18,11 +18,12 @@ from backend.network.records import AddressPool, EndpointWish, IpamConfig, Netwo
 from tests.engine.test_network_bridge import Rig, links, pytestmark, rig, run, tables, until  # noqa: F401
 from tests.engine.test_network_names import ask, values
 from tests.support.netns import Container, Host, Namespaces, dial, tcp
+from tests.support.subnets import free_octet
 
 
 async def test_a_published_port_answers_on_the_real_machine_and_leaves_nothing(tmp_path: Path) -> None:
     instance, ops = f"slipway-{secrets.token_hex(4)}", Namespaces()
-    octet = 64 + secrets.randbelow(60)
+    octet = free_octet(64, 60)
     manager = NetworkManager(instance=instance, state_dir=str(tmp_path), netns=ops, ahead=2,
                              pools=(AddressPool(f"10.{octet}.{secrets.randbelow(16) * 16}.0/20", 24),))
     await manager.open([])

@@ -42,6 +42,15 @@ def name_of(pid: str) -> str:
     return ""
 
 
+def held_by_pidfd(pid: int) -> set[str]:
+    """The processes that process *pid* has pidfds of: those that it has been handed, not only those that live."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(OSError):
+            found |= {line.split()[1] for line in entry.read_text().splitlines() if line.startswith("Pid:")}
+    return found
+
+
 def frames(data: bytes) -> dict[int, bytes]:
     """Docker's frames taken apart: stream -> bytes."""
     out: dict[int, bytes] = {1: b"", 2: b""}
@@ -208,7 +217,8 @@ class Lab:
         """What the keeper and the machine hold because of this lab."""
         pid = self.keeper.pid
         for _ in range(200):                    # the keeper forks a few ahead, in its own time
-            if sum(name_of(child) == "slipway:waits" for child in children(pid)) == POOL:
+            waiting = {child for child in children(pid) if name_of(child) == "slipway:waits"}
+            if len(waiting) == POOL and waiting <= held_by_pidfd(pid):
                 break
             time.sleep(0.01)
         roots = [layout().root] if layout().v2 else sorted({*layout().controllers.values()})

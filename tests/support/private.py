@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -15,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.support.subnets import free_octet
+
 ROOT = Path(__file__).resolve().parents[2]
-_second_octet = itertools.count(secrets.randbelow(60))
 
 
 def docker_client() -> str | None:
@@ -33,7 +32,7 @@ class PrivateHelper:
         self.socket = f"{self.at}/s.sock"
         self.data, self.exec = f"{self.at}/data", f"{self.at}/exec"
         self.instance = "slipway-" + hashlib.sha256(self.exec.encode()).hexdigest()[:8]
-        octet = 64 + next(_second_octet) % 60
+        octet = free_octet(64, 60, partner=64)
         self.flags = ("--bip", f"10.{octet}.0.1/24", "--default-address-pool", f"base=10.{octet + 64}.0.0/16,size=24", *flags)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = f"{self.at}/log"
