@@ -221,6 +221,9 @@ class Lab:
             if len(waiting) == POOL and waiting <= held_by_pidfd(pid):
                 break
             time.sleep(0.01)
+        count = -1                              # and takes them in a moment after they are there
+        while count != (count := len(os.listdir(f"/proc/{pid}/fd"))):
+            time.sleep(0.03)
         roots = [layout().root] if layout().v2 else sorted({*layout().controllers.values()})
         return {
             "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
