@@ -16,9 +16,13 @@ time, which is one of the copies; else it is said to be unknown (``known=False``
 from __future__ import annotations
 
 import os
+import signal
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
 
 from backend.runtime import syscalls as sc
 from backend.runtime.cgroups import Cgroup
@@ -50,10 +54,10 @@ def named(names: object, fds: list[int]) -> dict[str, int]:
     return {name: os.dup(fd) for name, fd in zip(names, fds, strict=True)}
 
 
-def restore(records: Records) -> Iterator[tuple[Container, dict[int, int]]]:
+def restore(records: Records, find: bool) -> Iterator[tuple[Container, dict[int, int]]]:
     """The containers on record, each with the output descriptors that could be found again without the helper.
 
-    Dead ones come with their end, known or not.
+    Dead ones come with their end, known or not. *find* False: the descriptors are there already.
     """
     for state, end in records.load():
         log = LogTarget(*state.log)
@@ -66,7 +70,7 @@ def restore(records: Records) -> Iterator[tuple[Container, dict[int, int]]]:
         process.exit = end
         process.status = "running" if end is None else "stopped"
         cgroup = Cgroup(state.cgroup)
-        outputs = _find_outputs(state, process, cgroup) if end is None else {}
+        outputs = _find_outputs(state, process, cgroup) if end is None and find else {}
         yield Container(process, cgroup, state.flags, state.bundle, log, _seccomp(state)), outputs
 
 
@@ -139,3 +143,46 @@ def _seccomp(state: State) -> dict[str, object] | None:
         return (read_config(state.bundle).get("linux") or {}).get("seccomp")
     except BadConfig:
         return None
+
+
+# --- becoming a newer keeper (see backend.runtime.upgrade) ----------------------------------------------------------
+def frozen(process: Process) -> dict[str, Any]:
+    """A running process as a request to adopt it, with what is on its way to clients and input."""
+    names, fds = descriptors(process)
+    streams = process.streams
+    made: dict[str, Any] = {
+        "id": process.id, "exec_id": process.exec_id, "pid": process.pid, "stdio": asdict(process.stdio),
+        "fds": dict(zip(names, fds, strict=True)), "clients": [], "pending": "", "stdin_ending": False,
+    }  # fmt: skip
+    if streams is not None:
+        made["clients"] = [
+            {"fd": one.sock.fileno(), "stdin": one.reads_stdin, "stdout": 1 in one.streams, "stderr": 2 in one.streams,
+             "framed": one.framed, "buffer": b64encode(one.buffer).decode()}
+            for one in streams.clients
+        ]  # fmt: skip
+        made["pending"], made["stdin_ending"] = b64encode(streams.pending).decode(), streams.stdin_ending
+        streams.flush_log()
+    return made
+
+
+def unpacked(text: str) -> bytes:
+    """Bytes of a frozen state."""
+    return b64decode(text)
+
+
+def end_strangers(known: set[int], force: bool) -> None:
+    """Children that a newer keeper would not know: those that wait, and confined ones. Raises ``busy`` for the latter
+    unless *force*."""
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        strangers = [int(pid) for pid in file.read().split() if int(pid) not in known]
+    if not force and any(_at_work(pid) for pid in strangers):
+        raise KeeperError("upgrade", "busy", "an archive is being worked on")
+    for pid in strangers:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _at_work(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        name, _, rest = file.read().partition("(")[2].rpartition(") ")
+    return name == "slipway-confined" and not rest.startswith("Z")

@@ -15,19 +15,17 @@ import asyncio
 import builtins
 import os
 import socket
-import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
+from backend.runtime import finding
 from backend.runtime.copies import Copies, Copy, Key, Peer
 from backend.runtime.plan import Overlay
 from backend.runtime.protocol import (
     MAX_MESSAGE,
-    SOCKET,
     VERSION,
     ClientWish,
     Exit,
@@ -43,6 +41,7 @@ from backend.runtime.protocol import (
     encode,
 )
 from backend.runtime.syscalls import Inbox, send_fds
+from backend.runtime.upgrade import build_id
 
 __all__ = [
     "Exit",
@@ -59,65 +58,12 @@ __all__ = [
 
 _Reply = tuple[dict[str, Any], list[int]]
 PATIENCE = 15.0  # seconds that a request waits while a lost keeper is being replaced
+_BUSY_TRIES = 60  # 50 ms apart
 _LOST = "the connection to the keeper is lost"
 # What may be asked again of a new keeper: it changes nothing, or its first half died with the old one.
 _REPEATABLE = frozenset(
     {Op.CREATE, Op.EXEC, Op.LIST, Op.NETNS, Op.RESIZE, Op.WATCH_LOG, Op.DELETE, Op.COPIES, Op.ATTACH, Op.KILL}
 )
-
-
-def _dial(exec_root: str) -> socket.socket | None:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    try:
-        sock.connect(f"{exec_root}/{SOCKET}")
-    except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
-        return None
-    for forced, plain in ((32, socket.SO_SNDBUF), (33, socket.SO_RCVBUF)):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, forced, 2 * MAX_MESSAGE)
-        except OSError:
-            sock.setsockopt(socket.SOL_SOCKET, plain, 2 * MAX_MESSAGE)
-    return sock if _answers(sock) else None
-
-
-def _answers(sock: socket.socket) -> bool:
-    """Whether somebody serves it: a keeper that was killed a moment ago may still have taken the connection."""
-    try:
-        sock.settimeout(10)
-        sock.send(encode({"n": 0, "op": Op.HELLO.value}))
-        if sock.recv(1 << 16):
-            return True
-    except OSError:
-        pass  # it has gone in this moment
-    sock.close()
-    return False
-
-
-def _launch(exec_root: str) -> bool:
-    """Executes a keeper and waits until it listens (False: it left without); its output goes to ``keeper.log``."""
-    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
-    read, write = os.pipe()
-    log = os.open(f"{exec_root}/keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        command = [sys.executable, "-I", "-S", program, "--exec-root", exec_root, "--ready-fd", str(write)]
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(write,),
-            start_new_session=True,
-            cwd="/",
-            env={},
-        )
-        os.close(write)
-        write = -1
-        return os.read(read, 1) == b"1"
-    finally:
-        for fd in (read, write, log):
-            if fd >= 0:
-                os.close(fd)
 
 
 class Keeper:
@@ -141,22 +87,14 @@ class Keeper:
         self._up = asyncio.Event()  # requests may go out
         self._closed = False
         self.pid = 0
+        self.outdated = ""  # why the keeper runs older code than ours
         self.held = Copies()
 
     # --- connecting -------------------------------------------------------------------------------------------------
     @classmethod
     def find_or_start(cls, exec_root: str) -> socket.socket:
         """A connected socket; starts a keeper if none answers. Blocking: in a thread once the event loop runs."""
-        exec_root = os.path.abspath(exec_root)
-        os.makedirs(exec_root, mode=0o700, exist_ok=True)
-        for attempt in range(50):
-            sock = _dial(exec_root)
-            if sock is not None:
-                return sock
-            # It fails if another helper is starting one, or an old one has not quite left: then try again.
-            if not _launch(exec_root):
-                time.sleep(0.02 * min(attempt, 10))
-        raise KeeperError("start", "other", f"the keeper did not start; see {exec_root}/keeper.log")
+        return finding.find_or_start(exec_root)
 
     @classmethod
     async def connect(
@@ -176,14 +114,48 @@ class Keeper:
         self._sock.setblocking(False)
         self._loop.add_reader(self._sock.fileno(), self._readable)
         answer, _ = await self._send(Op.HELLO)
-        if answer["version"] != VERSION:
-            raise KeeperError(
-                "start", "other", f"the running keeper speaks version {answer['version']}, this helper {VERSION}"
-            )
+        if answer["version"] != VERSION or answer.get("build") != finding.build():
+            await self._become_newer(answer["version"])
         before, self.pid = self.pid, int(answer["pid"])
         if not before:
             self._up.set()
         return before not in (0, self.pid)
+
+    async def _become_newer(self, version: int) -> None:
+        """The keeper was started by another version of the program: it becomes ours, its containers run on."""
+        try:
+            await self._upgrade(force=True)
+        except KeeperError as error:
+            if error.reason == "lost":
+                raise
+            self.outdated = error.message
+            if version != VERSION:
+                text = f"the running keeper speaks version {version}, this helper {VERSION}, and it cannot be upgraded"
+                raise KeeperError("start", "other", f"{text}: {error.message}; stop its containers first") from error
+
+    async def upgrade(self) -> None:
+        """Has the keeper execute the program anew as it is on disk now, with everything it holds kept.
+
+        KeeperError with reason "busy" if something was always under way.
+        """
+        await self._available()
+        await self._upgrade(force=False)
+        self.outdated = ""
+
+    async def _upgrade(self, *, force: bool) -> None:
+        fields = {"argv0": sys.executable, "program": finding.PROGRAM, "build": build_id(), "force": force}
+        python = finding.interpreter()
+        try:
+            for attempt in range(_BUSY_TRIES):
+                try:
+                    await self._send(Op.UPGRADE, [python], **fields)
+                    return
+                except KeeperError as error:
+                    if error.reason != "busy" or attempt == _BUSY_TRIES - 1:
+                        raise
+                await asyncio.sleep(0.05)
+        finally:
+            os.close(python)
 
     async def replace(self, sock: socket.socket) -> builtins.list[KeeperContainer]:
         """Goes on with the keeper behind *sock* after a loss: it gets the copies, logs are watched again.

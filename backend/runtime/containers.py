@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -59,9 +58,6 @@ class Containers:
         self._confined = Confined(loop, machine)
         self._trees = Files(loop, machine, exec_root)
         self._requests = Requests(self._all, self._process)
-        self._restore()
-        loop.later(_NO_HELPER, self._read_on)
-        machine.pool.open(loop)
         self._handlers: dict[Op, Callable[[dict[str, Any], list[int], Answer], None]] = {
             Op.CREATE: self._create,
             Op.START: self._start,
@@ -79,6 +75,13 @@ class Containers:
             Op.COPIES: self._copies,
             Op.ADOPT: self._adopt,
         }
+
+    def begin(self, frozen: list[dict[str, Any]] | None) -> None:
+        """Takes over what a keeper before this one left; *frozen*: what it gave when it became this one."""
+        self._restore(find=frozen is None)
+        self._thaw(frozen or [])
+        self._loop.later(_NO_HELPER, self._read_on)
+        self._machine.pool.open(self._loop)
 
     def handle(self, op: Op, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         """One request; *fds* are closed by the caller afterwards. Raises :class:`KeeperError`."""
@@ -143,9 +146,9 @@ class Containers:
             )
             child = spawn.spawn(self._machine, launch, stdio)
         except (BadConfig, CgroupError, OSError, ValueError) as error:
-            raise _refusal("create", error) from error
+            raise spawn.refusal("create", error) from error
         finally:
-            _close_opened(launch, fds)
+            spawn.close_opened(launch, fds)
         process = self._process_of(id, "", child, stdio, answer)
         container = Container(process, group, flags, bundle, log, linux.get("seccomp"))
         self._all[id] = container
@@ -158,7 +161,7 @@ class Containers:
             container.pipes = tuple(os.fstat(fd).st_ino for fd in child.outputs.values())
             self._save(container)  # on disk before the answer, while the child is busy
         except (CgroupError, OSError, ValueError) as error:
-            self._fail(process, _refusal("create", error))
+            self._fail(process, spawn.refusal("create", error))
 
     def _process_of(self, id: str, exec_id: str, child: Child, stdio: Stdio, answer: Answer) -> Process:
         process = Process(id, exec_id, child.pid, child.pidfd, stdio, sync=child.sync, answer=answer)
@@ -243,18 +246,24 @@ class Containers:
         names, wishes = message.get("names"), message.get("clients")
         if not isinstance(names, list) or not isinstance(wishes, list) or len(fds) != len(names) + len(wishes):
             raise KeeperError("adopt", "bad_config", "names and descriptors do not agree")
-        container = self._container(message, "adopt")
         given = adoption.named(names, fds[: len(names)])
+        clients = [(os.dup(fd), wish) for fd, wish in zip(fds[len(names) :], wishes, strict=True)]
+        self._adopt_process(message, given, clients)
+        answer({})
+
+    def _adopt_process(
+        self, message: dict[str, Any], given: dict[str, int], clients: list[tuple[int, dict[str, Any]]]
+    ) -> None:
+        container = self._container(message, "adopt")
         process = container.process
         if exec_id := get(message, "exec_id", "str", ""):
             process = self._adopted_exec(container, exec_id, message, given)
         self._take(container, process, given)
-        for fd, wish in zip(fds[len(names) :], wishes, strict=True):
-            join_client(process, os.dup(fd), wish)
+        for fd, wish in clients:
+            join_client(process, fd, wish)
         if process.status == "stopped" and process.streams is not None:
             self._drain(process)
             process.streams.end_told()
-        answer({})
 
     def _adopted_exec(
         self, container: Container, exec_id: str, message: dict[str, Any], given: dict[str, int]
@@ -288,9 +297,34 @@ class Containers:
                 self._records.save_exit(process.exit)
             os.close(pidfd)
 
-    def _restore(self) -> None:
+    def freeze(self, force: bool) -> list[dict[str, Any]]:
+        """What only memory knows of the running processes, to become a newer keeper. Raises ``busy``."""
+        processes = [p for c in self._all.values() for p in (c.process, *c.execs.values())]
+        for process in processes if force else ():
+            if process.status == "created":  # it was for a helper that is gone
+                self._fail(process, KeeperError("upgrade", "other", "the keeper was upgraded"))
+        if any(p.status in ("preparing", "created", "starting") for p in processes):
+            raise KeeperError("upgrade", "busy", "a container or an exec is being started")
+        live = {p.pid for p in processes if p.status == "running"}
+        self._machine.pool.close()
+        adoption.end_strangers(live, force)
+        return [adoption.frozen(process) for process in processes if process.status == "running"]
+
+    def go_on(self) -> None:
+        """The upgrade has not come to pass."""
+        self._loop.later(0, self._machine.pool.fill)
+
+    def _thaw(self, frozen: list[dict[str, Any]]) -> None:
+        for one in frozen:
+            clients = [(client["fd"], client) for client in one["clients"]]
+            self._adopt_process(one, one["fds"], clients)
+            process = self._process(one, "upgrade")
+            if process.streams is not None:
+                process.streams.feed(adoption.unpacked(one["pending"]), ending=one["stdin_ending"])
+
+    def _restore(self, find: bool) -> None:
         """What a keeper before this one left running or unsaid (see :mod:`backend.runtime.adoption`)."""
-        for container, outputs in adoption.restore(self._records):
+        for container, outputs in adoption.restore(self._records, find):
             process = container.process
             self._all[process.id] = container
             if outputs:
@@ -386,7 +420,7 @@ class Containers:
         except ProcessLookupError as error:
             raise KeeperError("exec", "not_running", f"container {container.process.id} is not running") from error
         except (BadConfig, OSError, ValueError) as error:
-            raise _refusal("exec", error) from error
+            raise spawn.refusal("exec", error) from error
         process = self._process_of(container.process.id, exec_id, child, stdio, answer)
         container.execs[exec_id] = process
         if not stdio.tty:
@@ -396,7 +430,7 @@ class Containers:
     def _exited(self, process: Process) -> None:
         self._loop.forget(process.pidfd)
         try:
-            status: int | None = _reap(process.pidfd)
+            status: int | None = spawn.reap(process.pidfd)
         except ChildProcessError:
             # Not our child: its parent was a keeper that is gone.
             status = sc.pidfd_exit_status(process.pidfd)
@@ -536,29 +570,3 @@ class Containers:
     def _list(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         self._read_on()  # asked after everything has been handed over
         self._requests.listing(message, fds, answer)
-
-
-def _reap(pidfd: int) -> int:
-    """Exit code, or minus the signal."""
-    result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    if result is None:
-        raise OSError(errno.ECHILD, "no exit status")
-    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-
-
-def _close_opened(launch: Launch | None, kept: list[int]) -> None:
-    """Namespace descriptors that the launch opened itself; those that came with the request are the caller's."""
-    if launch is None:
-        return
-    for fd in (*(fd for fd, _ in launch.enter), launch.pid_namespace):
-        if fd >= 0 and fd not in kept:
-            os.close(fd)
-
-
-def _refusal(stage: str, error: Exception) -> KeeperError:
-    if isinstance(error, BadConfig | ValueError) and not isinstance(error, OSError):
-        return KeeperError(stage, "bad_config", str(error))
-    if isinstance(error, CgroupError):
-        return KeeperError(stage, "cgroup", str(error), error.errno)
-    assert isinstance(error, OSError)
-    return KeeperError(stage, "other", f"{error.filename or stage}: {error.strerror}", error.errno)

@@ -19,6 +19,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from backend.runtime import caps
@@ -26,8 +27,18 @@ from backend.runtime import syscalls as sc
 from backend.runtime.containers import Containers
 from backend.runtime.init import IGNORED
 from backend.runtime.loop import HUP, IN, OUT, Loop
-from backend.runtime.protocol import MAX_MESSAGE, SOCKET, VERSION, KeeperError, Op, decode, encode
+from backend.runtime.protocol import MAX_MESSAGE, SOCKET, VERSION, KeeperError, Op, decode, encode, field
 from backend.runtime.spawn import Machine
+from backend.runtime.upgrade import Inherited, pass_on, receive
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What this keeper began with. *build*: which code it runs; *lock*: its hold on the exec-root."""
+
+    build: str
+    lock: int
+    inherited: Inherited | None
 
 
 class Connection:
@@ -78,6 +89,15 @@ class Connection:
             return
         self._keeper.request(self, data, fds)
 
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._sock.fileno()
+
+    @property
+    def behind(self) -> bool:
+        """Whether it has not taken all of its answers yet."""
+        return bool(self._queue)
+
     def close(self) -> None:
         """The helper has left (or broke the protocol); its containers stay."""
         if self._sock.fileno() < 0:
@@ -94,14 +114,30 @@ class Connection:
 class Server:
     """Accepts helpers and hands their requests to :class:`Containers`."""
 
-    def __init__(self, exec_root: str, machine: Machine) -> None:
+    def __init__(self, exec_root: str, machine: Machine, start: Start) -> None:
         self._loop = Loop(guarded)
+        self._start = start
+        self._exec_root, self._nofile = exec_root, machine.nofile
         self.inbox = sc.Inbox(MAX_MESSAGE)
         self._connections: list[Connection] = []
+        given = start.inherited
         self._containers = Containers(self._loop, machine, exec_root, self._broadcast, self._log_grown)
-        self._listener = self._listen(f"{exec_root}/{SOCKET}")
+        self._containers.begin(given.processes if given else None)
+        if given is None:
+            self._listener = self._listen(f"{exec_root}/{SOCKET}")
+        else:
+            self._listener = socket.socket(fileno=given.listener)
+            self._go_on(given)
         self._path = f"{exec_root}/{SOCKET}"
         self._loop.watch(self._listener.fileno(), IN, self._accept)
+
+    def _go_on(self, given: Inherited) -> None:
+        """Takes the helpers over that the keeper had before it became this one."""
+        for fd in given.connections:
+            connection = Connection(self._loop, socket.socket(fileno=fd), self)
+            self._connections.append(connection)
+            if fd == given.asker:
+                connection.send({"n": given.number, "ok": {"version": VERSION, "build": self._start.build}})
 
     @staticmethod
     def _listen(path: str) -> socket.socket:
@@ -170,7 +206,9 @@ class Server:
     def _dispatch(self, connection: Connection, message: dict[str, Any], fds: list[int], answer: Any) -> None:
         op = Op(message.get("op"))
         if op is Op.HELLO:
-            answer({"version": VERSION, "pid": os.getpid()})
+            answer({"version": VERSION, "pid": os.getpid(), "build": self._start.build})
+        elif op is Op.UPGRADE:
+            self._upgrade(connection, message, fds)
         elif op is Op.STOP:
             self._containers.require_empty()
             os.unlink(self._path)  # first: whoever has the answer may remove the folder or start another keeper
@@ -183,6 +221,19 @@ class Server:
             answer({})
         else:
             self._containers.handle(op, message, fds, answer)
+
+    def _upgrade(self, connection: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        """Becomes another program, which gives the answer. Raises :class:`KeeperError` if this one has to stay."""
+        command = {name: field(message, name, "str") for name in ("argv0", "program", "build")}
+        if len(fds) != 1 or any(one.behind for one in self._connections):
+            raise KeeperError("upgrade", "busy", "a helper has not read its answers yet")
+        try:
+            frozen = self._containers.freeze(bool(message.get("force")))
+            given = Inherited(self._listener.fileno(), self._start.lock, [c.fileno() for c in self._connections],
+                              connection.fileno(), message.get("n"), self._nofile, frozen)  # fmt: skip
+            pass_on(given, self._exec_root, command, fds[0])
+        finally:
+            self._containers.go_on()  # only reached if it has to stay
 
     def run(self) -> None:
         """Serves until asked to stop."""
@@ -228,17 +279,29 @@ def _prepare() -> Machine:
     return machine
 
 
+def _lock(exec_root: str) -> int:
+    """The one keeper of an exec-root holds this descriptor. Raises :class:`BlockingIOError`."""
+    lock = os.open(f"{exec_root}/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
 def main() -> int:
-    """Takes the lock, says "ready" on the descriptor it was given, serves."""
-    # argparse would cost half a megabyte for as long as the keeper lives; only find_or_start calls this.
+    """Takes the lock, says "ready" on the descriptor it was given, serves; or goes on as a newer program."""
+    # argparse would cost half a megabyte for as long as the keeper lives; only our own code calls this.
     options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
     exec_root, ready = options["--exec-root"], int(options.get("--ready-fd", "-1"))
-    lock = os.open(f"{exec_root}/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    inherited = receive(int(options["--inherit"])) if "--inherit" in options else None
+    keep = {0, 1, 2, ready, *(inherited.descriptors() if inherited else ())} - {-1}
+    sc.close_all_but(keep)  # the file of the interpreter, for one
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = inherited.lock if inherited else _lock(exec_root)
     except BlockingIOError:
         return 3  # another one serves this exec-root
-    server = Server(exec_root, _prepare())
+    machine = _prepare()
+    if inherited is not None:
+        machine.nofile = inherited.nofile
+    server = Server(exec_root, machine, Start(options.get("--build", ""), lock, inherited))
     if ready >= 0:
         os.write(ready, b"1")
         os.close(ready)

@@ -71,6 +71,13 @@ class Pool:
                 return
             self._asked += 1
 
+    def close(self) -> None:
+        """Lets the waiting children and the nursery go; :meth:`fill` makes others."""
+        self._bury_nursery()
+        waiting, self._waiting = self._waiting, []
+        for child in waiting:
+            _bury(child)
+
     def hand_over(self, launch: Launch) -> Waiting | None:
         """Gives *launch* to a waiting child; None if there is none that takes it."""
         fds = [*(launch.stdio if not launch.tty else ()), *(fd for fd, _ in launch.enter)]

@@ -70,6 +70,10 @@ class Op(enum.Enum):
     ADOPT = "adopt"
     """Hands a new keeper the descriptors and attached clients that the helper held for a dead one. They only replace
     what is missing; a process is named by its pidfd."""
+    UPGRADE = "upgrade"
+    """Executes a newer keeper over this one, with its descriptors kept. What is executed comes from the helper, which
+    is root and could start any program anyway; the interpreter comes as an open file. Like HELLO, this request stays
+    as it is in every version."""
     STOP = "stop"
     """Ends the keeper if it holds no container."""
 
@@ -79,9 +83,9 @@ class KeeperError(RuntimeError):
 
     Reasons: ``not_found`` (program missing), ``not_permitted`` (program cannot be run), ``no_user``, ``bad_cwd``,
     ``mount``, ``cgroup``, ``bad_config``, ``not_running``, ``no_such`` (container or exec unknown), ``exists``,
-    ``lost`` (the keeper is gone), ``streams_lost`` (with keeper and helper at once), ``other``. Of FILES: ``no_such``
-    (no such file), ``not_directory``, ``read_only``, ``bad_archive``, ``refused`` (the tree does not take a member),
-    ``no_user``, ``other``.
+    ``lost`` (the keeper is gone), ``streams_lost`` (with keeper and helper at once), ``busy``, ``other``. Of FILES:
+    ``no_such`` (no such file), ``not_directory``, ``read_only``, ``bad_archive``, ``refused`` (the tree does not take a
+    member), ``no_user``, ``other``.
     """
 
     def __init__(self, stage: str, reason: str, message: str, errno: int | None = None) -> None:

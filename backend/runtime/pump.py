@@ -195,6 +195,8 @@ class Streams:
         self._clients.append(client)
         fd = client.sock.fileno()
         self._loop.watch(fd, IN | RDHUP, lambda events: self._client_ready(client, events))
+        if client.buffer:
+            self._send(client, b"")
         if not self._outputs and self._end_told:
             self._finish(client)
 
@@ -330,6 +332,31 @@ class Streams:
             os.close(self._stdin)
             self._on_stdin_closed()
         self._stdin = -1
+
+    @property
+    def clients(self) -> list[Client]:
+        """Who is attached."""
+        return self._clients
+
+    @property
+    def pending(self) -> bytes:
+        """Input that the process has not taken yet."""
+        return bytes(self._pending)
+
+    @property
+    def stdin_ending(self) -> bool:
+        """Whether its input ends after that."""
+        return self._stdin_ending
+
+    def flush_log(self) -> None:
+        """Writes down what the log holds back."""
+        if self._log is not None:
+            self._log.flush()
+
+    def feed(self, data: bytes, *, ending: bool) -> None:
+        """Input that an earlier keeper had taken from clients."""
+        self._stdin_ending = ending
+        self._feed(data)
 
     def take_stdin(self, fd: int) -> None:
         """The input's descriptor of a process whose streams were found again without it."""

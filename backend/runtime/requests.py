@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import termios
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -121,7 +122,9 @@ def join_client(process: Process, fd: int, wish: dict[str, Any]) -> None:
         return
     streams = frozenset(n for n, name in ((1, "stdout"), (2, "stderr")) if wish.get(name))
     framed = not process.stdio.tty if wish.get("framed") is None else bool(wish["framed"])
-    process.streams.attach(Client(sock, stdin=bool(wish.get("stdin")), streams=streams, framed=framed))
+    client = Client(sock, stdin=bool(wish.get("stdin")), streams=streams, framed=framed)
+    client.buffer += b64decode(wish.get("buffer", ""))  # of a keeper that became this one
+    process.streams.attach(client)
 
 
 def _no_streams(process: Process) -> KeeperError:

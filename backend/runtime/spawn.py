@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import json
@@ -12,11 +13,11 @@ from typing import Any
 
 from backend.runtime import init
 from backend.runtime import syscalls as sc
-from backend.runtime.cgroups import Cgroup, layout
+from backend.runtime.cgroups import Cgroup, CgroupError, layout
 from backend.runtime.launch import NAMESPACES, Launch, process_plan
 from backend.runtime.plan import BadConfig, Overlay, root_plan
 from backend.runtime.pool import Pool, fits
-from backend.runtime.protocol import Stdio
+from backend.runtime.protocol import KeeperError, Stdio
 from backend.runtime.seccomp import Compiler
 
 MAX_CONFIG = 4 << 20
@@ -235,3 +236,30 @@ def spawn(machine: Machine, launch: Launch, stdio: Stdio) -> Child:
                 os.close(fd)
     ours.setblocking(False)
     return Child(pid, pidfd, ours, outputs, stdin)
+
+
+def reap(pidfd: int) -> int:
+    """Collects a dead child: exit code, or minus the signal."""
+    result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    if result is None:
+        raise OSError(errno.ECHILD, "no exit status")
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+
+def close_opened(launch: Launch | None, kept: list[int]) -> None:
+    """Namespace descriptors that the launch opened itself; those that came with the request are the caller's."""
+    if launch is None:
+        return
+    for fd in (*(fd for fd, _ in launch.enter), launch.pid_namespace):
+        if fd >= 0 and fd not in kept:
+            os.close(fd)
+
+
+def refusal(stage: str, error: Exception) -> KeeperError:
+    """The answer to a request that *error* ended."""
+    if isinstance(error, BadConfig | ValueError) and not isinstance(error, OSError):
+        return KeeperError(stage, "bad_config", str(error))
+    if isinstance(error, CgroupError):
+        return KeeperError(stage, "cgroup", str(error), error.errno)
+    assert isinstance(error, OSError)
+    return KeeperError(stage, "other", f"{error.filename or stage}: {error.strerror}", error.errno)

@@ -52,10 +52,13 @@ def states(helper: PrivateHelper) -> dict[str, dict[str, Any]]:
 
 
 def keeper_of(helper: PrivateHelper) -> int:
-    """The keeper: the one process of its command line that is not a child of another such."""
-    ours = [pid for pid in helper.processes() if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in ours}
-    return next((pid for pid, parent in parents.items() if parent not in ours), 0)
+    """The keeper: the one process of its command line that is not a child of another such; 0 if there is none."""
+    parents: dict[int, int] = {}
+    for pid in helper.processes():
+        with contextlib.suppress(OSError):
+            if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return next((pid for pid, parent in parents.items() if parent not in parents), 0)
 
 
 class Work:

@@ -36,6 +36,7 @@ class PrivateHelper:
         self.flags = ("--bip", f"10.{octet}.0.1/24", "--default-address-pool", f"base=10.{octet + 64}.0.0/16,size=24", *flags)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = f"{self.at}/log"
+        self.root = ROOT                       # the checkout that it runs
 
     def start(self, timeout: float = 20) -> PrivateHelper:
         """Start it and wait for its ready line."""
@@ -43,7 +44,7 @@ class PrivateHelper:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "helper", "--host", f"unix://{self.socket}", "--data-root", self.data,
                  "--exec-root", self.exec, *self.flags],
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                cwd=self.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "PYTHONPATH": str(self.root)},
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
