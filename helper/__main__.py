@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from backend.engine.settings import Settings
 
 VERSION = "0.1.0"
+SHUTDOWN_SIGNAL = 10                   # SIGUSR1: the containers stop too
 DEFAULT_HOST, DEFAULT_DATA, DEFAULT_EXEC = "unix:///run/slipway/slipway.sock", "/var/lib/slipway", "/run/slipway"
 DOCKER_PLUGINS = ("/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins")
 
@@ -47,6 +48,8 @@ class Options:
     pidfile: str
     debug: bool
     stop_containers: bool
+    shutdown: bool
+    shutdown_timeout: int
     plugin_folders: tuple[str, ...]
     authorization: tuple[str, ...]
 
@@ -94,6 +97,10 @@ def parse(arguments: list[str]) -> Options:
     add("-p", "--pidfile", default="", help="write the process ID there")
     add("-D", "--debug", action="store_true", help="log more")
     add("--stop-containers", action="store_true", help="stop the containers too when the helper is told to end")
+    add("--shutdown", action="store_true",
+        help="stop all containers in order and the helper of this --data-root; returns when it has ended")
+    add("--shutdown-timeout", type=int, default=10, metavar="SECONDS",
+        help="time for containers that have no stop timeout of their own (default %(default)s)")
     add("-v", "--version", action="version", version=f"Slipway {VERSION}")
     given = parser.parse_args(arguments)
     try:
@@ -110,6 +117,7 @@ def parse(arguments: list[str]) -> Options:
                    tuple(given.registry_mirror), tuple(given.insecure_registry),
                    tuple(os.path.abspath(one) for one in given.registry_certs), os.path.abspath(given.trust_policy),
                    given.bip, pools, tuple(given.label), given.pidfile, given.debug, given.stop_containers,
+                   given.shutdown, given.shutdown_timeout,
                    tuple(os.path.abspath(one) for one in given.plugin_dir), tuple(given.authorization_plugin))
 
 
@@ -149,7 +157,7 @@ def _settings(options: Options) -> Settings:
         registry=registry, trust_policy=options.trust_policy,
         address_pools=tuple(AddressPool(base, size) for base, size in options.pools), bip=options.bip,
         plugin_dirs=options.plugin_dirs, authorization=options.authorization,
-        labels=options.labels, debug=options.debug, version=VERSION)
+        labels=options.labels, debug=options.debug, shutdown_timeout=options.shutdown_timeout, version=VERSION)
 
 
 async def serve(options: Options, keeper: socket.socket) -> None:
@@ -173,8 +181,16 @@ async def serve(options: Options, keeper: socket.socket) -> None:
         with open(options.pidfile, "w") as file:
             file.write(f"{os.getpid()}\n")
     stop = asyncio.Event()
+    too = [options.stop_containers]            # whether the containers stop too
+
+    def machine_ends() -> None:
+        too[0] = True
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(SHUTDOWN_SIGNAL, machine_ends)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, engine.renew_keeper)
     print(f"slipwayd is ready on {' '.join(options.hosts)} (data {options.data_root}, exec {options.exec_root}, "  # noqa: T201
           f"instance {options.instance})", flush=True)
     systemd.notify("READY=1")
@@ -182,12 +198,34 @@ async def serve(options: Options, keeper: socket.socket) -> None:
     systemd.notify("STOPPING=1")
     engine.events.close()
     await server.close()
-    await (engine.shutdown() if options.stop_containers else engine.close())
+    await (engine.shutdown() if too[0] else engine.close())
     audit.close()
     for path in own:
         os.unlink(path)
     if options.pidfile:
         os.unlink(options.pidfile)
+
+
+def shut_down(data_root: str) -> int:
+    """Has the helper of *data_root* stop its containers and end. Returns when it has, with the exit status for main."""
+    import select
+    import signal
+
+    try:
+        with open(f"{data_root}/lock", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        print(f"slipwayd: no helper works on {data_root}", file=sys.stderr)  # noqa: T201
+        return 1
+    except FileNotFoundError:
+        print(f"slipwayd: no helper has worked on {data_root}", file=sys.stderr)  # noqa: T201
+        return 1
+    except BlockingIOError:
+        with open(f"{data_root}/lock", encoding="ascii") as file:
+            pid = int(file.read())
+    pidfd = os.pidfd_open(pid)
+    signal.pidfd_send_signal(pidfd, SHUTDOWN_SIGNAL)
+    select.select([pidfd], [], [])
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -201,6 +239,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     # X-Registry-Auth and the environment of containers pass through this process: no core dump holds them.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    if options.shutdown:
+        return shut_down(options.data_root)
     try:
         held = lock(options.data_root)
     except (Refused, OSError) as error:

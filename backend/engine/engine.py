@@ -41,7 +41,7 @@ from backend.volumes.remote import RemoteVolumes
 T = TypeVar("T")
 _POOL = 4                  # network namespaces made ahead
 _PAUSE = 0.03              # seconds after a take, so that the start that took does not wait behind the refill
-_SHUTDOWN_GRACE = 10.0
+_AFTERMATH = 10.0                  # seconds for what follows from the containers' ends
 
 
 class Namespaces:
@@ -157,6 +157,8 @@ class Engine:
         connector = Connector(core)
         life = Life(core, Launcher(core, connector), connector)
         losses.deliver(Keeping(core, life).lost)
+        if connection.outdated:
+            log.error("the keeper runs older code than this helper: %s", connection.outdated)
         identity = loaded.meta.get("id", b"").decode() or new_id()[:32]
         made = cls(core, life, connector, namespaces, identity)
         await made._settle(loaded.meta, identity, {one.id for one in loaded.networks})
@@ -172,6 +174,18 @@ class Engine:
         for network in core.networks.list():
             if network.id not in kept:
                 await core.state.put_network(network)
+
+    def renew_keeper(self) -> None:
+        """Have the keeper execute its program anew, as it is on disk now, under running containers."""
+        self._core.spawn(self._renew_keeper(), "upgrade of the keeper")
+
+    async def _renew_keeper(self) -> None:
+        try:
+            await self._core.keeper.upgrade()
+        except KeeperError as error:
+            log.error("the keeper could not be upgraded: %s", error.message)
+            return
+        log.warning("the keeper (process %d) has been executed anew", self._core.keeper.pid)
 
     async def close(self) -> None:
         """The helper leaves; containers run on."""
@@ -203,8 +217,8 @@ class Engine:
 
     async def shutdown(self) -> None:
         """An orderly end: containers stop too, then the keeper leaves."""
-        await self._life.shutdown(_SHUTDOWN_GRACE)
-        deadline = time.monotonic() + _SHUTDOWN_GRACE
+        await self._life.shutdown(self.settings.shutdown_timeout)
+        deadline = time.monotonic() + _AFTERMATH
         while self._core.tasks and time.monotonic() < deadline:      # what follows from their ends
             await asyncio.wait(self._core.tasks, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
         await self.close()

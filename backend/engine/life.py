@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from backend.engine import volumedrivers
+from backend.engine import order, volumedrivers
 from backend.engine.clock import SECOND
 from backend.engine.connect import Connector
 from backend.engine.container import Container
@@ -416,20 +416,27 @@ class Life:
         """All that have a process."""
         return [one for one in self._core.table if one.status.active]
 
-    async def shutdown(self, grace: float) -> None:
-        """Stop all, for an orderly end of the machine; their restart policies apply at the next start."""
+    async def shutdown(self, grace: int) -> None:
+        """Stop all in order, for the end of the machine; their restart policies apply at the next start.
+
+        *grace*: seconds for those that say nothing of it themselves.
+        """
         self._core.closing = True
         for one in self._core.table:          # those that wait for their next try go on waiting at the next start
             if one.restart_timer is not None:
                 one.restart_timer.cancel()
+        for wave in order.waves([one.record for one in self.now_running()]):
+            await asyncio.gather(*(self._end(identity, grace) for identity in wave))
 
-        async def end(container: Container) -> None:
-            try:
-                await self.stop(container, None, int(grace), by_user=False)
-            except (NotModified, EngineError) as error:
-                log.info("container %s: %s", container.name, error)
-
-        await asyncio.gather(*(end(one) for one in self.now_running()))
+    async def _end(self, identity: str, grace: int) -> None:
+        container = self._core.table.by_id(identity)
+        if container is None:
+            return
+        own = container.record.config.stop_timeout
+        try:
+            await self.stop(container, None, grace if own is None or own < 0 else own, by_user=False)
+        except EngineError as error:          # it has ended by itself, or cannot be ended: the others shall be
+            log.warning("container %s: %s", container.name, error)
 
     def since_start(self, container: Container) -> int:
         """Seconds that it has been running."""
