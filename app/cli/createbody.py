@@ -131,7 +131,9 @@ def _host_config(given: Options, binds: list[str], published: dict[str, Any], ne
     if given.gpus:
         raise Usage("--gpus cannot be used: this engine hands no GPUs to containers. A device file can be given with "
                     "--device.", 125)
-    restart = _restart(given)
+    restart = restart_policy(given.restart)
+    if given.rm and restart["Name"] not in ("", "no"):
+        raise Usage("--restart and --rm contradict each other: what is removed cannot be started again.", 125)
     options, masked = _security(given.security_opt)
     made = {
         "Binds": binds or None, "ContainerIDFile": given.cidfile, "LogConfig": _log(given), "NetworkMode": network,
@@ -155,12 +157,11 @@ def _host_config(given: Options, binds: list[str], published: dict[str, Any], ne
     return {key: value for key, value in made.items() if value not in (None, "", {}) or key == "LogConfig"}
 
 
-def _restart(given: Options) -> dict[str, Any]:
-    name, colon, times = given.restart.partition(":")
+def restart_policy(text: str) -> dict[str, Any]:
+    """``on-failure:3`` as the API has it."""
+    name, colon, times = text.partition(":")
     if colon and not times.isdigit():
-        raise Usage(f"--restart takes no, always, unless-stopped or on-failure[:TIMES], not {given.restart!r}.", 125)
-    if given.rm and name not in ("", "no"):
-        raise Usage("--restart and --rm contradict each other: what is removed cannot be started again.", 125)
+        raise Usage(f"--restart takes no, always, unless-stopped or on-failure[:TIMES], not {text!r}.", 125)
     return {"Name": name, "MaximumRetryCount": int(times or 0)}
 
 

@@ -14,7 +14,7 @@ from app.cli.errors import Refused, Unreachable, Usage
 
 TYPING = False
 if TYPING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
 API = "/v1.51"
@@ -159,8 +159,8 @@ class Engine:
 
     def ask(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None, *,
             headers: dict[str, str] | None = None, source: Iterable[bytes] | None = None,
-            upgrade: bool = False) -> Answer:
-        """One request; its answer with status below 400.
+            upgrade: bool = False, allowed: Sequence[int] = ()) -> Answer:
+        """One request; its answer with status below 400, or one that is *allowed*.
 
         Args:
             body: sent as JSON.
@@ -187,8 +187,9 @@ class Engine:
         except ConnectionError as error:
             connection.close()
             raise Unreachable(f"the engine at {self.path} ended the connection ({error.strerror}).") from None
-        if answer.status >= 400:
-            raise Refused(_message(answer), answer.status)
+        if answer.status >= 400 and answer.status not in allowed:
+            raise Refused(_message(answer) if method != "HEAD" else f"the engine answered with status {answer.status}",
+                          answer.status)
         return answer
 
     def json(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Any:
