@@ -139,6 +139,8 @@ def check_restart(host: api.HostConfig) -> None:
 def _check_modes(host: api.HostConfig) -> None:
     if host.runtime not in RUNTIMES:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
+    if RUNTIMES[host.runtime] and host.init:
+        raise NotImplemented_(f"--init is part of the built-in runtime and cannot be combined with {host.runtime}")
     if host.ipc_mode not in ("private", "shareable", "host", "none") and not _is_other(host.ipc_mode):
         raise InvalidArgument(f"invalid IPC mode: {host.ipc_mode}")
     if host.pid_mode not in ("", "private", "host") and not _is_other(host.pid_mode):

@@ -31,14 +31,15 @@ class Waiter:
         self._container = container
         self._future: asyncio.Future[api.WaitResult] = asyncio.get_running_loop().create_future()
         if condition in ("", "not-running") and not container.status.active and container.status.state != "restarting":
-            self.answer(container.status)
+            self.answer(container.status, why=container.status.error)
         else:
             container.waiters.add(self)
 
-    def answer(self, status: Status) -> None:
-        """Tell the exit code, and why there is none of a program's own."""
+    def answer(self, status: Status, why: str = "") -> None:
+        """Tell the exit code, and *why* there is none of a program's own. Who waited while the start failed has heard
+        that from the start."""
         if not self._future.done():
-            error = api.WaitError(message=status.error) if status.error else api.UNSET
+            error = api.WaitError(message=why) if why else api.UNSET
             self._future.set_result(api.WaitResult(status_code=status.exit_code, error=error))
 
     async def result(self) -> api.WaitResult:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import resources
 from backend.engine import shm, spec, volumedrivers
+from backend.engine.checks import RUNTIMES
 from backend.engine.connect import Connector, Sandbox
 from backend.engine.container import Container
 from backend.engine.core import Core, log
@@ -39,7 +40,7 @@ def refusal(error: KeeperError) -> StartFailed:
         return StartFailed(InvalidArgument(f"failed to start the container: {text}"), EXIT_NOT_FOUND)
     if error.reason == "not_permitted":
         return StartFailed(InvalidArgument(f"failed to start the container: {text}"), EXIT_NOT_PERMITTED)
-    if error.reason in ("no_user", "bad_config", "bad_cwd"):
+    if error.reason in ("not_installed", "no_user", "bad_config", "bad_cwd"):
         return StartFailed(InvalidArgument(text), EXIT_OTHER)
     return StartFailed(ServerError(f"failed to start the container: {text}"), EXIT_OTHER)
 
@@ -91,7 +92,8 @@ class Launcher:
                 container.id, places.bundle, overlay=Overlay(tuple(lower), places.upper, places.work),
                 stdio=Stdio(record.config.tty, record.config.open_stdin, record.config.stdin_once, rows, columns),
                 log=LogTarget(places.log, driver, size, files),
-                netns=sandbox.netns if sandbox.netns >= 0 else None)
+                netns=sandbox.netns if sandbox.netns >= 0 else None,
+                runtime=RUNTIMES[record.host_config.runtime])
         await self._attach_pending(container)
         self._tell_volumes(container, "mount")
         return await core.keeper.start(container.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from backend.engine import checks
 from backend.engine.clock import rfc3339_nano
 from backend.engine.containers import Containers
 from backend.engine.core import Core
@@ -70,7 +71,7 @@ class System:
             os_version=_os_release().get("VERSION_ID", ""), architecture=uname.machine, n_cpu=core.cpus,
             mem_total=core.memory, registry_config=self._registries(), name=uname.nodename,
             labels=list(core.settings.labels), server_version=core.settings.version,
-            runtimes={"slipway": api.RuntimeInfo(path="slipway")}, default_runtime="slipway",
+            runtimes={name: api.RuntimeInfo(path=name) for name in checks.RUNTIMES}, default_runtime=checks.OWN_RUNTIME,
             security_options=["name=seccomp,profile=builtin", "name=cgroupns"],
             default_address_pools=[api.PoolInfo(base=one.base, size=one.size) for one in pools],
             warnings=list(core.networks.notes) or None)

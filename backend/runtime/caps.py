@@ -19,6 +19,7 @@ NAMES = (
 )  # fmt: skip
 _NUMBERS = {"CAP_" + name: index for index, name in enumerate(NAMES)}
 SYS_ADMIN = 1 << _NUMBERS["CAP_SYS_ADMIN"]
+SYS_RESOURCE = 1 << _NUMBERS["CAP_SYS_RESOURCE"]
 
 
 def mask(names: list[str] | tuple[str, ...]) -> int:

@@ -315,12 +315,16 @@ class Keeper:
 
     # --- requests ---------------------------------------------------------------------------------------------------
     async def create(
-        self, id: str, bundle: str, *, overlay: Overlay | None, stdio: Stdio, log: LogTarget, netns: int | None = None
+        self, id: str, bundle: str, *, overlay: Overlay | None, stdio: Stdio, log: LogTarget,
+        netns: int | None = None, runtime: str = "",
     ) -> int:
-        """Makes a container up to the point before its program runs; returns the pid of its first process."""
+        """Makes a container up to the point before its program runs; returns the pid of its first process.
+
+        *runtime*: "runc" or "crun" makes it instead of the built-in one (reason ``not_installed`` if it is not there).
+        """
         reply = await self._ask(
             Op.CREATE, [netns] if netns is not None else [], id=id, bundle=bundle, stdio=asdict(stdio), log=asdict(log),
-            overlay=asdict(overlay) if overlay is not None else None,
+            overlay=asdict(overlay) if overlay is not None else None, runtime=runtime,
         )  # fmt: skip
         return self._hold((id, ""), stdio, reply)
 

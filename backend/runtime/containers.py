@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from backend.logs import LogWriter
@@ -18,6 +18,7 @@ from backend.runtime import syscalls as sc
 from backend.runtime.adoption import descriptors
 from backend.runtime.cgroups import Cgroup, CgroupError
 from backend.runtime.confined import Confined
+from backend.runtime.external import Born, External, Made, Order
 from backend.runtime.files import Files
 from backend.runtime.launch import Launch
 from backend.runtime.loop import IN, Loop
@@ -58,6 +59,7 @@ class Containers:
         self._confined = Confined(loop, machine)
         self._trees = Files(loop, machine, exec_root)
         self._requests = Requests(self._all, self._process)
+        self._external = External(loop, exec_root, self._child_pids)
         self._handlers: dict[Op, Callable[[dict[str, Any], list[int], Answer], None]] = {
             Op.CREATE: self._create,
             Op.START: self._start,
@@ -130,6 +132,10 @@ class Containers:
         given = message.get("overlay")
         overlay = Overlay(tuple(given["lower"]), given["upper"], given["work"]) if given else None
         launch: Launch | None = None
+        if runtime := get(message, "runtime", "str", ""):
+            netns, granted = fds[0] if fds else -1, self._machine.capabilities
+            self._create_external(Order(id, runtime, bundle, {}, overlay, stdio, netns, granted), log, answer)
+            return
         try:
             config = spawn.read_config(bundle)
             linux = config.get("linux") or {}
@@ -162,6 +168,46 @@ class Containers:
             self._save(container)  # on disk before the answer, while the child is busy
         except (CgroupError, OSError, ValueError) as error:
             self._fail(process, spawn.refusal("create", error))
+
+    def _create_external(self, order: Order, log: LogTarget, answer: Answer) -> None:
+        """As :meth:`_create`, by another runtime."""
+        process = Process(order.id, "", 0, -1, order.stdio, answer=answer)
+        try:
+            config = spawn.read_config(order.bundle)
+            linux = config.get("linux") or {}
+            flags = spawn.namespace_flags(linux.get("namespaces") or [])
+            group = Cgroup(str(linux.get("cgroupsPath") or f"slipway/{order.id}"))
+            container = Container(process, group, flags, order.bundle, log, linux.get("seccomp"), order.runtime)
+            made = self._external.create(
+                replace(order, config=config),
+                lambda born: self._born(container, made, born),
+                lambda error: self._unborn(container, made, error),
+            )
+        except (BadConfig, CgroupError, OSError, ValueError) as error:
+            raise spawn.refusal("create", error) from error
+        self._all[order.id] = container
+
+    def _born(self, container: Container, made: Made, born: Born) -> None:
+        """The other runtime has created it: from here on it is a container like all."""
+        process = container.process
+        process.pid, process.pidfd = born.pid, born.pidfd
+        self._loop.watch(born.pidfd, IN, lambda _: self._exited(process))
+        if born.terminal < 0:
+            container.pipes = tuple(os.fstat(fd).st_ino for fd in made.outputs.values())
+            self._make_streams(container, process, made.outputs, made.stdin)
+        self._save(container)
+        self._ready(process, [born.terminal] if born.terminal >= 0 else [])
+
+    def _unborn(self, container: Container, made: Made, error: KeeperError) -> None:
+        for fd in (*made.outputs.values(), *([made.stdin] if made.stdin >= 0 else [])):
+            os.close(fd)
+        process = container.process
+        process.failed = error
+        self._failed(container, process)
+
+    def _child_pids(self) -> set[int]:
+        """The children that are somebody's."""
+        return {process.pid for c in self._all.values() for process in (c.process, *c.execs.values())}
 
     def _process_of(self, id: str, exec_id: str, child: Child, stdio: Stdio, answer: Answer) -> Process:
         process = Process(id, exec_id, child.pid, child.pidfd, stdio, sync=child.sync, answer=answer)
@@ -362,7 +408,30 @@ class Containers:
         )
 
     def _start(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        self._go(self._container(message, "start").process, answer, "start")
+        container = self._container(message, "start")
+        if container.runtime and container.process.status == "created":
+            self._start_external(container, answer)
+        else:
+            self._go(container.process, answer, "start")
+
+    def _start_external(self, container: Container, answer: Answer) -> None:
+        process = container.process
+        process.status, process.answer = "starting", answer
+        process.started_at = time.time_ns()
+        self._save(container)
+
+        def started() -> None:
+            if process.status == "starting":
+                self._running(process)
+
+        def failed(error: KeeperError) -> None:
+            if process.status == "starting":
+                self._fail(process, error)
+
+        try:
+            self._external.start(process.id, container.runtime, started, failed)
+        except (KeeperError, OSError) as error:
+            self._fail(process, error if isinstance(error, KeeperError) else spawn.refusal("start", error))
 
     def _exec_start(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         self._go(self._process(message, "exec"), answer, "exec")
@@ -499,6 +568,7 @@ class Containers:
             return
         self._all.pop(process.id, None)
         self._records.forget(process.id)
+        self._external.forget(process.id)
         container.cgroup.kill()
         self._drop_cgroup(container, 0, lambda: self._answer_failure(process, error))
 
@@ -543,6 +613,7 @@ class Containers:
             self._release(process)
         self._all.pop(container.process.id, None)
         self._records.forget(container.process.id)
+        self._external.forget(container.process.id)
 
     def _delete(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         container = self._container(message, "delete")

@@ -60,13 +60,14 @@ def run(launch: Launch, sync: socket.socket, *, pooled: bool = False) -> NoRetur
         _main(launch, sync)
     except BaseException as error:
         try:
-            sync.send(json.dumps(_report(error)).encode())
+            sync.send(json.dumps(report(error)).encode())
         except OSError:
             pass  # nobody is left to tell
     os._exit(127)
 
 
-def _report(error: BaseException) -> dict[str, object]:
+def report(error: BaseException) -> dict[str, object]:
+    """An error before the program ran, as the keeper is told of it."""
     number = error.errno if isinstance(error, OSError) else getattr(error, "errno", None)
     if isinstance(error, Refused):
         return {"reason": error.reason, "errno": error.number, "message": str(error)}

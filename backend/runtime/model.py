@@ -46,5 +46,6 @@ class Container:
     bundle: str
     log: LogTarget
     seccomp: dict[str, Any] | None
+    runtime: str = ""  # another program that creates and starts it; see external.py
     pipes: tuple[int, ...] = ()  # inodes of the output pipes
     execs: dict[str, Process] = field(default_factory=dict)

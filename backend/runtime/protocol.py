@@ -31,7 +31,8 @@ class Op(enum.Enum):
     """Answers version and pid. Touches nothing."""
     CREATE = "create"
     """Starts a process in fresh namespaces as a bundle says. The bundle is written by the helper alone (directory of
-    root's, 0700); the rootfs is untrusted and only followed by descriptors, in a child of its own."""
+    root's, 0700); the rootfs is untrusted and only followed by descriptors, in a child of its own. Another runtime may
+    be named, from a closed list of programs in the system's own directories (see external.py)."""
     START = "start"
     """Lets a created process execute its program: one byte to a child that waits. No new input."""
     EXEC = "exec"
@@ -83,9 +84,9 @@ class KeeperError(RuntimeError):
 
     Reasons: ``not_found`` (program missing), ``not_permitted`` (program cannot be run), ``no_user``, ``bad_cwd``,
     ``mount``, ``cgroup``, ``bad_config``, ``not_running``, ``no_such`` (container or exec unknown), ``exists``,
-    ``lost`` (the keeper is gone), ``streams_lost`` (with keeper and helper at once), ``busy``, ``other``. Of FILES:
-    ``no_such`` (no such file), ``not_directory``, ``read_only``, ``bad_archive``, ``refused`` (the tree does not take a
-    member), ``no_user``, ``other``.
+    ``not_installed`` (another runtime), ``lost`` (the keeper is gone), ``streams_lost`` (with keeper and helper at
+    once), ``busy``, ``other``. Of FILES: ``no_such`` (no such file), ``not_directory``, ``read_only``,
+    ``bad_archive``, ``refused`` (the tree does not take a member), ``no_user``, ``other``.
     """
 
     def __init__(self, stage: str, reason: str, message: str, errno: int | None = None) -> None:

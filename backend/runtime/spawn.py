@@ -104,6 +104,17 @@ def _namespaces(launch: Launch, entries: list[dict[str, Any]], netns: int) -> in
     return everything & ~sc.CLONE_NEWTIME
 
 
+def namespace_flags(entries: list[dict[str, Any]]) -> int:
+    """The flags of all namespaces of a container, as an exec enters them. Raises :class:`BadConfig`."""
+    flags = 0
+    for entry in entries:
+        kind = NAMESPACES.get(str(entry.get("type")))
+        if kind is None:
+            raise BadConfig(f"namespace type {entry.get('type')!r} is not supported")
+        flags |= kind
+    return flags & ~sc.CLONE_NEWTIME
+
+
 def container_launch(
     machine: Machine,
     *,
@@ -174,7 +185,7 @@ def _output(lasting: bool) -> tuple[int, int]:
     return read, write
 
 
-def _pipes(stdio: Stdio, lasting: bool) -> tuple[tuple[int, int, int], dict[int, int], int]:
+def pipes(stdio: Stdio, lasting: bool) -> tuple[tuple[int, int, int], dict[int, int], int]:
     """The child's three ends, our outputs, our stdin (-1: the child reads /dev/null)."""
     opened: list[int] = []
     try:
@@ -211,7 +222,7 @@ def spawn(machine: Machine, launch: Launch, stdio: Stdio) -> Child:
     outputs: dict[int, int] = {}
     stdin = -1
     if not launch.tty:
-        launch.stdio, outputs, stdin = _pipes(stdio, lasting=launch.root is not None)
+        launch.stdio, outputs, stdin = pipes(stdio, lasting=launch.root is not None)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         waiting = machine.pool.hand_over(launch) if fits(launch) else None
