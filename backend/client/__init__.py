@@ -12,5 +12,6 @@ engine that cannot be reached is :class:`~backend.errors.Unavailable`, a socket 
 from backend.client.client import Client, Progress
 from backend.client.connection import Connection
 from backend.client.hijack import Stream
+from backend.client.volume_files import VolumeFiles
 
-__all__ = ["Client", "Connection", "Progress", "Stream"]
+__all__ = ["Client", "Connection", "Progress", "Stream", "VolumeFiles"]

@@ -11,6 +11,7 @@ import msgspec
 
 from backend.client.connection import Connection, Filters
 from backend.client.hijack import Stream, hijack
+from backend.client.volume_files import VolumeFiles
 from backend.errors import InvalidArgument, ServerError
 from backend.spec import api
 from backend.spec.api.usage import Usage
@@ -359,6 +360,10 @@ class Client:
 
     async def create_volume(self, body: api.VolumeCreate) -> api.Volume:
         return await self.connection.call("POST", "/volumes/create", api.Volume, body=body)
+
+    def volume_files(self, name: str) -> VolumeFiles:
+        """What is in a volume."""
+        return VolumeFiles(self.connection, name)
 
     async def remove_volume(self, name: str, *, force: bool = False) -> None:
         await self.connection.send("DELETE", f"/volumes/{_enc(name)}", query={"force": force})

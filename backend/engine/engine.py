@@ -30,6 +30,7 @@ from backend.engine.settings import Settings
 from backend.engine.state import State
 from backend.engine.system import System
 from backend.engine.trust import Trust
+from backend.engine.volumefiles import VolumeFiles
 from backend.engine.volumes import Volumes
 from backend.network.manager import NetworkManager
 from backend.plugins import Plugins
@@ -108,6 +109,7 @@ class Engine:
     images: Images
     networks: Networks
     volumes: Volumes
+    volume_files: VolumeFiles
     events: EventBus
     system: System
     trust: Trust
@@ -126,6 +128,7 @@ class Engine:
         self.images = Images(core)
         self.networks = Networks(core, connector)
         self.volumes = Volumes(core)
+        self.volume_files = VolumeFiles(core, life)
         self.system = System(core, self.containers, self.images, self.volumes, identity)
 
     @classmethod

@@ -16,17 +16,18 @@ LIST_KEYS = frozenset({"dangling", "driver", "label", "name"})
 PRUNE_KEYS = frozenset({"all", "label", "label!"})
 
 
+def view(volume: Volume) -> api.Volume:
+    """A volume as the API shows it."""
+    return api.Volume(name=volume.name, driver=volume.driver, mountpoint=volume.mountpoint,
+                      created_at=rfc3339_seconds(volume.created_at), labels=volume.labels or None,
+                      options=volume.options or None, scope=volume.scope)
+
+
 class Volumes:
     """The volumes of the engine, and who uses them."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-
-    @staticmethod
-    def _view(volume: Volume) -> api.Volume:
-        return api.Volume(name=volume.name, driver=volume.driver, mountpoint=volume.mountpoint,
-                          created_at=rfc3339_seconds(volume.created_at), labels=volume.labels or None,
-                          options=volume.options or None, scope=volume.scope)
 
     def _users(self, name: str) -> builtins.list[str]:
         return [one.id for one in self._core.table.users_of_volume(name)]
@@ -37,13 +38,13 @@ class Volumes:
         chosen.check(LIST_KEYS)
         dangling = chosen.flag("dangling")
         return api.VolumeList(volumes=[
-            self._view(one) for one in await volumedrivers.every(self._core)
+            view(one) for one in await volumedrivers.every(self._core)
             if chosen.exact("driver", one.driver) and chosen.labels(one.labels) and chosen.fuzzy("name", one.name)
             and (dangling is None or dangling == (not self._users(one.name)))])
 
     async def inspect(self, name: str) -> api.Volume:
         """One volume."""
-        return self._view(await volumedrivers.describe(self._core, name))
+        return view(await volumedrivers.describe(self._core, name))
 
     async def create(self, body: api.VolumeCreate) -> api.Volume:
         """Make a volume; an existing name is answered with that volume."""
@@ -53,7 +54,7 @@ class Volumes:
                                                   options=body.driver_opts)
         if is_new:
             self._core.events.publish("volume", "create", made.name, {"driver": made.driver})
-        return self._view(made)
+        return view(made)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a volume that no container uses."""
@@ -85,8 +86,8 @@ class Volumes:
         """All volumes with size and number of users, for `system df`."""
         made = []
         for one in self._core.volumes.list():
-            view = self._view(one)
-            view.usage_data = api.UsageData(size=await self._core.volumes.usage(one.name),
+            row = view(one)
+            row.usage_data = api.UsageData(size=await self._core.volumes.usage(one.name),
                                             ref_count=len(self._users(one.name)))
-            made.append(view)
+            made.append(row)
         return made

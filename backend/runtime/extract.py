@@ -45,11 +45,13 @@ class Extracted:
 @dataclass(frozen=True, slots=True)
 class Wish:
     """*keep_kinds*: a directory is not replaced by something else, nor the other way round; *owner*: (uid, gid) that
-    everything gets instead of what the archive says; *shown*: the target as messages name it."""
+    everything gets instead of what the archive says; *shown*: the target as messages name it; *root*: what the archive
+    says of its own root is said of the target (a backup that is restored)."""
 
     keep_kinds: bool = False
     owner: tuple[int, int] | None = None
     shown: str = "/"
+    root: bool = False
 
 
 class Extractor:
@@ -74,12 +76,18 @@ class Extractor:
                 size += entry.size
                 if entry.name:
                     self._member(entry, members)
+                elif self._wish.root and entry.kind == tarstream.DIRECTORY:
+                    self._dress_root(entry)
             for name, mtime in reversed(self._times):  # last: making a child changes its directory's time
                 self._set_time(name, mtime)
         finally:
             if self._above[1] >= 0:
                 os.close(self._above[1])
         return Extracted(members.count, size)
+
+    def _dress_root(self, entry: Entry) -> None:
+        os.fchown(self._target, *self._owner(entry))
+        self._dress(self._target, entry)
 
     def _set_time(self, name: tuple[bytes, ...], mtime: int) -> None:
         try:

@@ -174,7 +174,8 @@ def _extract(task: Mapping[str, Any], root: int, data: int, tell: Tell) -> None:
             own = os.fstat(target).st_dev == os.fstat(root).st_dev
             raise TaskFailed("read_only", f"{'container rootfs' if own else 'mounted volume'} is marked read-only")
         identity = users.resolve(root, task["owner"]) if task.get("owner") else None
-        wish = Wish(bool(task.get("keep_kinds")), (identity.uid, identity.gid) if identity else None, path)
+        owner = (identity.uid, identity.gid) if identity else None
+        wish = Wish(bool(task.get("keep_kinds")), owner, path, bool(task.get("root")))
         tell({"ready": True})
         members = Members(Pipe(data), limit=ENTRY_LIMIT)
         extracted = Extractor(root, os.fsencode(path), target, wish).run(members)

@@ -81,12 +81,21 @@ class VolumeStore:
             if name.startswith("."):
                 self._discard(name)
             elif _NAME.fullmatch(name):
+                self._finish_replacement(name)
                 volume = self._read(name)
                 if volume is not None:
                     self._volumes[name] = volume
         for name in self._volumes:
             if os.path.isdir(self._path(name, "_ready")):
                 await asyncio.to_thread(self._finish, name)
+
+    def _finish_replacement(self, name: str) -> None:
+        """A restore that a crash cut short after it counted."""
+        if os.path.isdir(self._path(name, "_replace")):
+            gone = f".gone-{secrets.token_hex(8)}"
+            os.mkdir(gone, 0o700, dir_fd=self._top)
+            self._swap(name, gone)
+            self._discard(gone)
 
     async def close(self) -> None:
         """Wait for removals under way."""
@@ -314,6 +323,45 @@ class VolumeStore:
                 os.close(ready)
                 os.close(data)
             os.rmdir("_ready", dir_fd=directory)
+        finally:
+            os.close(directory)
+
+    # -- contents as a whole -------------------------------------------------------------------------------------
+
+    def scratch(self) -> tuple[str, int]:
+        """An empty directory on the volumes' file system, for a copy that is on its way: its name for :meth:`discard`
+        and a descriptor, the caller's to close. A crash's are swept when the store opens."""
+        name = f".scratch-{secrets.token_hex(8)}"
+        os.mkdir(name, 0o700, dir_fd=self._top)
+        return name, os.open(name, _DIRECTORY, dir_fd=self._top)
+
+    def discard(self, name: str) -> None:
+        """Delete what :meth:`scratch` made, in the background."""
+        self._discard(name)
+
+    def replace(self, name: str, scratch: str) -> None:
+        """Make the directory *scratch* the contents of a volume that nothing has mounted. All of it appears, or
+        nothing; the old contents are deleted in the background."""
+        self.get(name)
+        gone = f".gone-{secrets.token_hex(8)}"
+        os.mkdir(gone, 0o700, dir_fd=self._top)
+        try:
+            # From here on it counts.
+            os.rename(scratch, f"{name}/_replace", src_dir_fd=self._top, dst_dir_fd=self._top)
+            self._swap(name, gone)
+        except OSError as problem:
+            raise ServerError(f"volume {name}: its contents cannot be replaced: {problem.strerror}") from problem
+        finally:
+            self._discard(gone)
+
+    def _swap(self, name: str, gone: str) -> None:
+        """Put ``_replace`` in the place of ``_data``; a second time after a crash, if need be."""
+        if os.path.isdir(self._path(name, "_data")):
+            os.rename(f"{name}/_data", f"{gone}/_data", src_dir_fd=self._top, dst_dir_fd=self._top)
+        os.rename(f"{name}/_replace", f"{name}/_data", src_dir_fd=self._top, dst_dir_fd=self._top)
+        directory = os.open(name, _DIRECTORY, dir_fd=self._top)
+        try:
+            os.fsync(directory)
         finally:
             os.close(directory)
 

@@ -7,6 +7,7 @@ No recursion and no descriptor per level: a container can nest directories as de
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -19,6 +20,8 @@ _CHUNK = 8 << 20
 # What belongs to the layer's storage or to the host's policy, not to the file.
 _FOREIGN_XATTRS = ("trusted.overlay.", "user.overlay.", "security.selinux", "system.")
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_FICLONE = 0x40049409
+_NO_CLONE = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EPERM, errno.ETXTBSY)
 _NO_XATTRS = (errno.ENOTSUP, errno.EPERM)
 
 
@@ -167,16 +170,45 @@ def _copy_file(here: int, there: int, name: str, status: os.stat_result) -> None
 
 
 def _copy_bytes(source: int, sink: int) -> None:
-    """In the kernel: shared blocks where the file system can, else without a way through this process."""
+    """In the kernel: shared blocks where the file system can, else without a way through this process. Holes stay."""
     try:
-        while os.copy_file_range(source, sink, _CHUNK):
-            pass
+        fcntl.ioctl(sink, _FICLONE, source)
         return
     except OSError as problem:
-        if problem.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+        if problem.errno not in _NO_CLONE:
             raise
-    while os.sendfile(sink, source, None, _CHUNK):      # two file systems; continues where the first way stopped
-        pass
+    for start, stop in _filled(source):
+        os.lseek(source, start, os.SEEK_SET)
+        os.lseek(sink, start, os.SEEK_SET)
+        _copy_range(source, sink, stop - start)
+    os.ftruncate(sink, os.fstat(source).st_size)
+
+
+def _filled(fd: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that hold data."""
+    at = 0
+    while True:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+            at = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as problem:
+            if problem.errno != errno.ENXIO:               # ENXIO: there is no more
+                raise
+            return
+        yield start, at
+
+
+def _copy_range(source: int, sink: int, left: int) -> None:
+    try:
+        while left > 0 and (copied := os.copy_file_range(source, sink, min(left, _CHUNK))):
+            left -= copied
+        return
+    except OSError as problem:
+        if problem.errno not in _NO_CLONE:
+            raise
+    # Two file systems. It continues where the first way stopped.
+    while left > 0 and (copied := os.sendfile(sink, source, None, min(left, _CHUNK))):
+        left -= copied
 
 
 def _copy_status(status: os.stat_result, sink: int) -> None:

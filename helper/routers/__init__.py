@@ -9,13 +9,15 @@ from helper.routers import (
     networks,
     plugins,
     slipway_usage,
+    slipway_volumes,
     swarm,
     system,
     trust,
     volumes,
 )
 
-_SECTIONS = (containers, execs, files, images, networks, plugins, volumes, system, swarm, slipway_usage, trust)
+_SECTIONS = (containers, execs, files, images, networks, plugins, volumes, system, swarm, slipway_usage,
+             slipway_volumes, trust)
 
 
 def routes() -> list[Route]:

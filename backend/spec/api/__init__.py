@@ -55,6 +55,7 @@ from backend.spec.api.containers import (
     WaitResult,
     WeightDevice,
 )
+from backend.spec.api.files import FileEntry, FileList, Restored, VolumeClone
 from backend.spec.api.images import (
     AttestationData,
     CommitConfig,
@@ -172,6 +173,8 @@ __all__ = [
     "ExecInspect",
     "ExecProcess",
     "ExecStart",
+    "FileEntry",
+    "FileList",
     "FilesystemChange",
     "FirewallInfo",
     "GraphDriver",
@@ -221,6 +224,7 @@ __all__ = [
     "PortBinding",
     "RegistryServiceConfig",
     "RestartPolicy",
+    "Restored",
     "RootFs",
     "RuntimeInfo",
     "SearchResult",
@@ -237,6 +241,7 @@ __all__ = [
     "UsageData",
     "Version",
     "Volume",
+    "VolumeClone",
     "VolumeCreate",
     "VolumeList",
     "VolumeOptions",
