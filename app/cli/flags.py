@@ -87,8 +87,10 @@ class Parser:
                     break
         if len(rest) < self.least or (self.most is not None and len(rest) > self.most):
             wanted = f"at least {self.least}" if self.most is None else (
-                f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}")
-            raise Usage(f"{len(rest)} words were given, {wanted} are needed. Usage: slipway {self.usage}")
+                f"{self.least or 'no'}" if self.least == self.most else f"{self.least} to {self.most}")
+            verb = self.usage.split(" [")[0].split(" CONTAINER")[0].split(" IMAGE")[0]
+            raise Usage(f"`slipway {verb}` takes {wanted} word{'' if wanted.endswith(' 1') or wanted == '1' else 's'} "
+                        f"besides its flags, and got {len(rest) or 'none'}. Usage: slipway {self.usage}")
         return Options(values, rest, given)
 
     def _read_long(self, word: str, queue: list[str], values: dict[str, Any], given: set[str]) -> None:

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
             print(usage())
             return 0
         if words[0] in ("-v", "--version"):
-            words = ["version", "--client"]
+            words = ["version", "--format", "Slipway version {{.Client.Version}}", "--client"]
         found = VERBS.get(words[0])
         if found is None:
             raise Usage(f"slipway has no verb {words[0]!r}. `slipway --help` lists what there is.")

@@ -125,6 +125,6 @@ def filters(words: Sequence[str]) -> dict[str, list[str]] | None:
     for word in words:
         key, found, value = word.partition("=")
         if not found:
-            raise Usage(f"--filter takes KEY=VALUE, not {word!r}.")
+            raise Usage(f"--filter takes KEY=VALUE, not {word!r}.", 125)
         out.setdefault(key.strip().lower(), []).append(value.strip())
     return out or None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.cli.flags import Flag, Parser
 from app.cli.http import Engine
-from app.cli.output import ago, epoch_of, short_id, show, size, table
+from app.cli.output import ago, cut, epoch_of, short_id, show, size, table
 
 TYPING = False
 if TYPING:
@@ -70,7 +70,7 @@ def _verbose(found: dict[str, Any]) -> None:
          row["Containers"]] for row, image in images]))
     print("\nContainers space usage:\n")
     print(table(["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"], [
-        [short_id(one["Id"]), one["Image"], f'"{one["Command"]}"',
+        [short_id(one["Id"]), one["Image"], f'"{cut(one["Command"], 20)}"',
          str(sum(1 for mount in one.get("Mounts") or [] if mount["Type"] == "volume")), size(one.get("SizeRw") or 0),
          ago(one["Created"]), one["Status"], ",".join(name.lstrip("/") for name in one["Names"])]
         for one in found.get("Containers") or []]))

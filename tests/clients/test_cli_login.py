@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.keyring import gnome_keyring
 from tests.support.private import ROOT, PrivateHelper, docker_client
 from tests.support.registry import registry
 from tests.support.roots import busybox_tar
@@ -47,7 +48,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    with registry({USER: WORD}) as at, PrivateHelper() as helper:
+    with registry(users={USER: WORD}) as at, PrivateHelper() as helper:
         helper.docker("import", "-c", 'CMD ["sh"]', "-", "box:1", stdin=busybox_tar())
         helper.docker("save", "-o", f"{helper.at}/box.tar", "box:1")
         subprocess.run(["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", "--dest-creds", f"{USER}:{WORD}",
@@ -89,6 +90,24 @@ def test_without_a_keyring_the_file_is_used_with_a_warning_and_shared_with_docke
     assert out.stdout.decode() == f"Removing login credentials for {place.registry}\n"
     assert place.registry not in json.loads(place.config.read_text()).get("auths", {})
     assert slipway(place.helper, "logout", place.registry).stdout.decode() == f"Not logged in to {place.registry}\n"
+
+
+@pytest.mark.skipif(shutil.which("gnome-keyring-daemon") is None or shutil.which("dbus-run-session") is None, reason="there is no keyring to test with")
+def test_with_a_keyring_the_password_is_in_no_file(place: Place) -> None:
+    with gnome_keyring() as session:
+        def run(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+            done = subprocess.run(command(place.helper, *words), input=stdin, capture_output=True, cwd=ROOT, timeout=60,
+                                  env={**environment(place.helper), **session})
+            assert done.returncode == 0, done.stderr
+            return done
+
+        done = run("login", "-u", USER, "--password-stdin", place.registry, stdin=WORD.encode())
+        assert (done.stdout, done.stderr) == (b"Login Succeeded\n", b"")
+        run("pull", "-q", place.image)
+        kept = b"".join(path.read_bytes() for path in (*Path(session["XDG_CONFIG_HOME"]).rglob("*"), place.config) if path.is_file())
+        assert place.registry.encode() in kept and WORD.encode() not in kept and base64.b64encode(f"{USER}:{WORD}".encode()) not in kept
+        assert run("logout", place.registry).stdout.startswith(b"Removing login credentials")
+        assert run("logout", place.registry).stdout.startswith(b"Not logged in")
 
 
 def test_a_wrong_password_is_refused_and_not_kept(place: Place) -> None:

@@ -321,7 +321,7 @@ class ContainerSummary(Wire):
     command: str
     created: int
     ports: list[Port] = []
-    size_rw: Maybe[int] = UNSET
+    size_rw: Maybe[int] = field(name="SizeRw", default=UNSET)
     size_root_fs: Maybe[int] = UNSET
     labels: dict[str, str] = {}
     state: str = ""
@@ -418,7 +418,7 @@ class ContainerInspect(Wire):
     exec_ids: list[str] | None = field(name="ExecIDs", default=None)
     host_config: HostConfig = field(default_factory=HostConfig)
     graph_driver: GraphDriver = field(default_factory=GraphDriver)
-    size_rw: Maybe[int] = UNSET
+    size_rw: Maybe[int] = field(name="SizeRw", default=UNSET)
     size_root_fs: Maybe[int] = UNSET
     mounts: list[MountPoint] = []
     config: ContainerConfig = field(default_factory=ContainerConfig)
