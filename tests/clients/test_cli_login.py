@@ -16,7 +16,8 @@ import pytest
 
 from tests.support.keyring import gnome_keyring
 from tests.support.private import ROOT, PrivateHelper, docker_client
-from tests.support.registry import registry
+from tests.support.registry import PASSWORD as WORD
+from tests.support.registry import USER, registry
 from tests.support.roots import busybox_tar
 from tests.support.slipway import command, environment, slipway
 from tests.support.terminal import Terminal
@@ -26,7 +27,6 @@ pytestmark = [
     pytest.mark.skipif(docker_client() is None, reason="there is no docker client on this machine"),
     *(pytest.mark.skipif(shutil.which(one) is None, reason=f"{one} is not installed") for one in ("docker-registry", "skopeo")),
 ]
-USER, WORD = "ada", "word-$'\"ä 9"
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    with registry(users={USER: WORD}) as at, PrivateHelper() as helper:
+    with registry(password=True) as at, PrivateHelper() as helper:
         helper.docker("import", "-c", 'CMD ["sh"]', "-", "box:1", stdin=busybox_tar())
         helper.docker("save", "-o", f"{helper.at}/box.tar", "box:1")
         subprocess.run(["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", "--dest-creds", f"{USER}:{WORD}",
