@@ -11,6 +11,7 @@ import msgspec
 
 from backend.client.connection import Connection, Filters
 from backend.client.hijack import Stream, hijack
+from backend.client.slipway import SlipwayCalls
 from backend.client.volume_files import VolumeFiles
 from backend.errors import InvalidArgument, ServerError
 from backend.spec import api
@@ -60,7 +61,7 @@ def progress(line: bytes) -> Progress:
     return Progress(raw.id, raw.status, detail.current or 0, detail.total or 0, raw.stream)
 
 
-class Client:
+class Client(SlipwayCalls):
     """An engine, by its socket (``unix:///path`` or a path). A ref is a name, an ID or a unique prefix of one."""
 
     def __init__(self, address: str) -> None:
@@ -92,8 +93,10 @@ class Client:
     async def info(self) -> api.Info:
         return await self.connection.call("GET", "/info", api.Info)
 
-    async def disk_usage(self) -> api.DiskUsage:
-        return await self.connection.call("GET", "/system/df", api.DiskUsage)
+    async def disk_usage(self, *kinds: str) -> api.DiskUsage:
+        """What takes room. *kinds*: container, image, volume, build-cache; none = all (volumes are read whole)."""
+        wanted = "?" + "&".join(f"type={one}" for one in kinds) if kinds else ""
+        return await self.connection.call("GET", f"/system/df{wanted}", api.DiskUsage)
 
     async def events(
         self, *, filters: Filters | None = None, since: str | None = None, until: str | None = None
@@ -292,6 +295,16 @@ class Client:
         reference = _one_tag(reference)
         lines = self.connection.lines(
             "POST", "/images/create", headers=headers, query={"fromImage": reference, "platform": platform or None}
+        )
+        async for line in lines:
+            yield progress(line)
+
+    async def push_image(self, repository: str, tag: str, *, auth: str = "") -> AsyncIterator[Progress]:
+        """Pushes; no *tag*: all tags of the repository. Closing the iterator cancels. A failure is raised."""
+        lines = self.connection.lines(
+            "POST", f"/images/{_enc(repository)}/push", query={"tag": tag or None},
+            # The header is asked for even where nobody has signed in.
+            headers={"X-Registry-Auth": auth or "e30="},
         )
         async for line in lines:
             yield progress(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -14,11 +15,12 @@ from backend.engine import builtin
 from backend.engine.clock import parse_time
 from backend.engine.core import Core
 from backend.engine.imageviews import ImageViews, created
-from backend.errors import Conflict, EngineError, InvalidArgument
+from backend.errors import Conflict, EngineError, InvalidArgument, NotFound
 from backend.images.types import Image, ImageUser, Progress, ProgressLine, RegistryAuth, RegistrySettings
 from backend.spec import api
+from backend.spec.api.layers import Catalog, ImageLayer, LayerFiles, TagList
 from backend.spec.filters import Filters
-from backend.spec.image import Platform, parse_platform
+from backend.spec.image import History, Platform, parse_platform
 from backend.spec.reference import parse
 
 if TYPE_CHECKING:
@@ -107,6 +109,53 @@ class Images:
                                  is_automated=one.automated, star_count=one.stars)
                 for one in found if one.stars >= stars and official in (None, one.official)
                 and automated in (None, one.automated)]
+
+    async def catalog(self, host: str, auth: RegistryAuth | None, *, last: str, limit: int) -> Catalog:
+        """A page of a registry's list of repositories."""
+        from backend.images import remote
+
+        names, following = await asyncio.to_thread(
+            remote.catalog, host, auth, self._store.settings, last=last, limit=limit)
+        return Catalog(repositories=names, next=following)
+
+    async def tags(self, repository: str, auth: RegistryAuth | None) -> TagList:
+        """All tags of a repository at its registry."""
+        from backend.images import remote
+
+        meant = parse(repository)
+        found = await asyncio.to_thread(remote.all_tags, meant, auth, self._store.settings)
+        return TagList(name=meant.familiar_name, tags=found)
+
+    # --- layers -----------------------------------------------------------------------------------------------------
+    def layers(self, name: str) -> builtins.list[ImageLayer]:
+        """The layers of an image, lowest first, with the step that made each. Raises :class:`NotFound`."""
+        image = self._store.get(name)
+        steps = [one for one in image.details.history or () if not one.empty_layer]
+        return [self._layer(diff_id, steps[number] if number < len(steps) else None)
+                for number, diff_id in enumerate(image.layers)]
+
+    def _layer(self, diff_id: str, step: History | None) -> ImageLayer:
+        size = self._store.blobs.size(diff_id) if self._store.blobs.has(diff_id) else 0
+        if step is None:
+            return ImageLayer(diff_id=diff_id, size=size)
+        return ImageLayer(diff_id=diff_id, size=size, created=step.created or "", created_by=step.created_by or "",
+                          comment=step.comment or "")
+
+    async def layer_files(self, name: str, number: int, path: str) -> LayerFiles:
+        """A directory of a layer (counted from 0, the lowest), with what it changed of the layers below."""
+        from backend.images.browse import list_directory
+
+        image = self._store.get(name)
+        if not 0 <= number < len(image.layers):
+            raise NotFound(f"{name} has no layer {number}: it has {len(image.layers)}, counted from 0")
+        # Held like a container's, so that the layers stay mounted while they are looked at.
+        holder = f"browse-{secrets.token_hex(8)}"
+        found = (await self._store.lowers(image.id, holder))[::-1]
+        try:
+            below = found[:number][::-1]
+            return await asyncio.to_thread(list_directory, found[number], below, path)
+        finally:
+            self._store.release(holder)
 
     # --- getting and giving -----------------------------------------------------------------------------------------
     async def pull(self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None,

@@ -57,6 +57,44 @@ def all_tags(reference: Reference, auth: RegistryAuth | None, settings: Registry
     return found
 
 
+def catalog(
+    host: str, auth: RegistryAuth | None, settings: RegistrySettings, *, last: str = "", limit: int = 100
+) -> tuple[list[str], str]:
+    """Repositories of the registry *host* behind *last*, and where to go on ("" at the end).
+
+    Raises:
+        ServerError: the registry lists nothing to anybody, as Docker Hub does, or fails.
+        Unauthorized: it wants a sign-in, or another one.
+    """
+    endpoint = own_endpoint(Reference(parse(f"{host}/x").registry, "x"), settings)
+    transport = Transport(endpoint, settings, auth, ("registry:catalog:*",), threading.Event())
+    try:
+        transport.connect()
+        query = urlencode({"n": limit, **({"last": last} if last else {})}, quote_via=quote)
+        answer = transport.request("GET", f"{transport.base}_catalog?{query}")
+        data = bounded(answer, DOCUMENT_LIMIT)
+    except Denied as error:
+        raise Unauthorized(str(error)) from error
+    finally:
+        transport.close()
+    if answer.status in (401, 403):
+        raise Unauthorized(f"the registry {endpoint.host} shows its list only to others; sign in with another account")
+    if answer.status != 200:
+        raise ServerError(f"the registry {endpoint.host} has no list of its repositories (it answers {answer.status})")
+    names = _names(data, endpoint.host)
+    return names, names[-1] if names and "next" in answer.headers.get("Link", "") else ""
+
+
+def _names(data: bytes, host: str) -> list[str]:
+    try:
+        found = json.loads(data)["repositories"]
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise ServerError(f"the registry {host} answered with something else than a list of repositories")
+    return found
+
+
 def first_that_answers(
     reference: Reference, auth: RegistryAuth | None, settings: RegistrySettings, work: Callable[[Registry], T]
 ) -> T:

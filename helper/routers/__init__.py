@@ -8,6 +8,7 @@ from helper.routers import (
     images,
     networks,
     plugins,
+    slipway_images,
     slipway_usage,
     slipway_volumes,
     swarm,
@@ -16,8 +17,8 @@ from helper.routers import (
     volumes,
 )
 
-_SECTIONS = (containers, execs, files, images, networks, plugins, volumes, system, swarm, slipway_usage,
-             slipway_volumes, trust)
+_SECTIONS = (containers, execs, files, images, networks, plugins, volumes, system, swarm, slipway_images,
+             slipway_usage, slipway_volumes, trust)
 
 
 def routes() -> list[Route]:
