@@ -7,8 +7,9 @@ from app.models.run_request import RunRequest
 from app.models.streams import reading
 from backend.client import Client
 from backend.errors import EngineError, NotFound
-from backend.spec.reference import parse
+from backend.spec.reference import Reference, parse
 
+_PUSHED = frozenset({"Pushed", "Layer already exists"})
 _FINISHED = frozenset({"Pull complete", "Already exists", "Download complete"})
 
 
@@ -36,6 +37,25 @@ async def pull(client: Client, reference: str, operation: Operation) -> None:
             operation.layer(line.id, line.status, done, size)
             ready = sum(status in ("Pull complete", "Already exists") for status, _, _ in operation.layers.values())
             operation.report(f"{ready} of {len(operation.layers)} layers ready")
+
+
+async def push(client: Client, meant: Reference, operation: Operation) -> None:
+    """Push *meant* (with its tag) with the credentials for its registry, telling *operation* how far it is."""
+    operation.report(f"Asking {meant.registry}")
+    auth = await credentials_for(meant.familiar)
+    sizes: dict[str, int] = {}
+    async with reading(client.push_image(meant.familiar_name, meant.tag, auth=auth)) as lines:
+        async for line in lines:
+            if not line.id:
+                operation.say(str(line))
+                operation.report(line.status)
+                continue
+            sizes[line.id] = max(line.total, sizes.get(line.id, 0))
+            size = sizes[line.id]
+            done = size if line.status in _PUSHED or line.status.startswith("Mounted") else min(line.current, size)
+            operation.layer(line.id, line.status, done, size)
+            ready = sum(status in _PUSHED or status.startswith("Mounted") for status, _, _ in operation.layers.values())
+            operation.report(f"{ready} of {len(operation.layers)} layers there")
 
 
 async def run(client: Client, request: RunRequest, operation: Operation) -> str:

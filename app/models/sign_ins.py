@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from backend import credentials
 from backend.client import Client
 from backend.credentials import HUB_KEY, Credential, Login, registry_key, vault
+from backend.errors import EngineError, Unauthorized
 from backend.spec import api
 
 HUB = "docker.io"
@@ -53,6 +54,27 @@ async def sign_in(client: Client, registry: str, user: str, secret: str) -> Sign
     token = answer.identity_token
     kept = await credentials.save(Credential(key, user, "" if token else secret, token))
     return _sign_in(kept)
+
+
+async def refusal(client: Client, registry: str) -> str:
+    """"" when the registry takes what is kept for it; otherwise what it (or the keyring) says."""
+    try:
+        found = await credentials.load(registry)
+        if found is None:
+            return "nothing is kept for it any more"
+        await client.check_auth(api.AuthConfig(
+            username=found.username, password=found.password, identitytoken=found.identity_token,
+            serveraddress=registry_key(registry)))
+    except Unauthorized as error:
+        return f"not accepted: {error.message}"
+    except EngineError as error:
+        return f"cannot be asked now: {error.message}"
+    return ""
+
+
+async def header(registry: str) -> str:
+    """X-Registry-Auth for *registry*; "" where nobody has signed in."""
+    return credentials.auth_header(await credentials.load(registry))
 
 
 async def sign_out(registry: str) -> None:

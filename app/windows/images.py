@@ -6,30 +6,21 @@ from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QPoint, QRect, Qt
-from PySide6.QtGui import QKeySequence, QPainter, QShortcut
-from PySide6.QtWidgets import (
-    QDialog,
-    QLineEdit,
-    QMenu,
-    QStackedWidget,
-    QTreeWidget,
-    QTreeWidgetItem,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtGui import QDragEnterEvent, QDropEvent, QKeySequence, QPainter, QShortcut
+from PySide6.QtWidgets import QDialog, QFileDialog, QMenu, QStackedWidget
 
 from app import theme
 from app.models.images import ACTIONS, CREATED, ID, NAME, USED
-from app.models.operations import Operation
 from app.models.problems import Problem
-from app.models.pulling import pull
-from app.models.rows import ImageRow, size_text, time_text
+from app.models.rows import ImageRow, size_text
 from app.widgets.confirm import Confirm
-from app.widgets.inspect import InspectView
-from app.widgets.parts import Empty, button, copy, filter_field, label, row, say
+from app.widgets.parts import Empty, button, copy, filter_field, row, say
 from app.widgets.tables import Action, CleanTable, Hit, RowDelegate
 from app.windows.context import Context
+from app.windows.image_archives import load_archive, save_archive
+from app.windows.image_forms import PushDialog, TagDialog, pull_image
 from app.windows.page import Page
+from app.windows.prune import PruneDialog, Rubbish
 from backend.spec import api
 
 
@@ -55,80 +46,6 @@ class ImageDelegate(RowDelegate):
         return [Action("run", "play", f"Run {row.reference}"), Action("remove", "trash", f"Remove {row.reference}")]
 
 
-class PullDialog(QDialog):
-    """Asks for a name; the progress shows in the window, where one can go on."""
-
-    def __init__(self, context: Context, parent: QWidget, reference: str = "") -> None:
-        super().__init__(parent)
-        self.context = context
-        self.setWindowTitle("Pull an image")
-        self.setMinimumWidth(480)
-        self.field = QLineEdit(reference)
-        self.field.setPlaceholderText("debian:stable-slim, or registry.example.com/team/app:1.2")
-        self.field.setAccessibleName("Image")
-        self.go = button("Pull", "download", "primary", self._pull)
-        self.go.setDefault(True)
-        self.field.textChanged.connect(lambda text: self.go.setEnabled(bool(text.strip())))
-        self.go.setEnabled(bool(reference))
-        box = QVBoxLayout(self)
-        box.setContentsMargins(24, 20, 24, 18)
-        box.setSpacing(12)
-        box.addWidget(label("Pull an image", "title"))
-        box.addWidget(label("Name, with a tag after a colon. Without a registry's name it comes from Docker Hub; "
-                            "private ones need a sign-in under Registries.", "muted", wrap=True))
-        box.addWidget(self.field)
-        box.addLayout(row(None, button("Cancel", clicked=self.reject), self.go, margins=(0, 6, 0, 0)))
-
-    def _pull(self) -> None:
-        if reference := self.field.text().strip():
-            pull_image(self.context, reference)
-            self.accept()
-
-
-def pull_image(context: Context, reference: str) -> Operation:
-    """Pull *reference* as an operation."""
-    return context.operate(f"Pull {reference}", partial(pull, context.client, reference))
-
-
-class ImageDetails(QDialog):
-    """An image's steps and settings."""
-
-    def __init__(self, context: Context, parent: QWidget, image: ImageRow) -> None:
-        super().__init__(parent)
-        self.setWindowTitle(image.reference)
-        self.resize(860, 600)
-        self.steps = QTreeWidget()
-        self.steps.setHeaderLabels(["Made by", "Size", "When"])
-        self.steps.setRootIsDecorated(False)
-        self.steps.setAccessibleName("History")
-        self.steps.setColumnWidth(0, 560)
-        self.inspect = InspectView()
-        box = QVBoxLayout(self)
-        box.setContentsMargins(24, 20, 24, 18)
-        box.setSpacing(10)
-        box.addWidget(label(image.reference, "title", select=True))
-        box.addWidget(label(f"{image.id}  ·  {size_text(image.size)}", "muted", select=True))
-        box.addWidget(label("History, newest step first", "heading"))
-        box.addWidget(self.steps, 2)
-        box.addWidget(label("Settings", "heading"))
-        box.addWidget(self.inspect, 3)
-        run = button("Run…", "play", "primary", self.accept)
-        self.accepted.connect(lambda: context.ways.run_form.emit(image.reference))
-        box.addLayout(row(None, button("Close", clicked=self.reject), run))
-        client, bridge = context.client, context.bridge
-        bridge.run("The history could not be read", client.image_history(image.id), then=self._history, owner=self)
-        bridge.run("The image could not be inspected", client.inspect_raw("images", image.id),
-                   then=self.inspect.show_value, owner=self)
-
-    def _history(self, steps: list[api.HistoryItem]) -> None:
-        for step in steps:
-            made = step.created_by.removeprefix("/bin/sh -c ").removeprefix("#(nop) ").strip() or step.comment
-            item = QTreeWidgetItem([made, size_text(step.size) if step.size else "–", time_text(step.created)[:16]])
-            item.setToolTip(0, made)
-            item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-            self.steps.addTopLevelItem(item)
-
-
 class ImagesPage(Page):
     """All images of the engine."""
 
@@ -141,7 +58,11 @@ class ImagesPage(Page):
         self.filter.textChanged.connect(self._filter)
         self.head.addWidget(self.filter)
         self.head.addWidget(button("Pull…", "download", "primary", lambda: context.ways.pull_form.emit("")))
+        self.setAcceptDrops(True)
         self.run = button("Run…", "play", "flat", self._run)
+        self.push = button("Push…", "push", "flat", self._push)
+        more = (button("Load…", "folder", "flat", self._ask_load),
+                button("Clean up…", "broom", "flat", self._ask_prune))
         self.remove = button("Remove", "trash", "flat", self._remove)
         self.empty = Empty("images", "No images yet", "Pull one from a registry. What is pulled or built in a terminal "
                            "shows here as well.", button("Pull an image…", "download", "primary",
@@ -150,7 +71,7 @@ class ImagesPage(Page):
         self.stack = QStackedWidget()
         for widget in (self.table, self.empty, self.nothing):
             self.stack.addWidget(widget)
-        self.body.addLayout(row(self.run, self.remove, None, spacing=2))
+        self.body.addLayout(row(self.run, self.push, self.remove, None, *more, spacing=2))
         self.body.addSpacing(4)
         self.body.addWidget(self.stack, 1)
         self.table.opened.connect(self._open)
@@ -169,7 +90,7 @@ class ImagesPage(Page):
         self.subtitle.setText(f"{len(rows)} image{'s' if len(rows) != 1 else ''}, {size_text(total)}" if rows else "")
         shown = self.table if self.table.proxy.rowCount() else self.nothing
         self.stack.setCurrentWidget(shown if rows else self.empty if self.context.mirror.is_loaded else self.table)
-        for one in (self.run, self.remove):
+        for one in (self.run, self.push, self.remove):
             one.setVisible(bool(rows))
         self._choice()
 
@@ -180,6 +101,7 @@ class ImagesPage(Page):
     def _choice(self) -> None:
         count = len(self.table.chosen())
         self.run.setEnabled(count == 1)
+        self.push.setEnabled(count == 1)
         self.remove.setEnabled(count > 0)
         say(self.remove, f"Remove {count}" if count > 1 else "Remove")
 
@@ -191,9 +113,65 @@ class ImagesPage(Page):
 
     def _open(self, key: str) -> None:
         if (row := self.context.mirror.images.get(key)) is not None:
-            dialog = ImageDetails(self.context, self.window(), row)
-            dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-            dialog.open()
+            from app.windows.image_details import ImageDetails
+            self._show(ImageDetails(self.context, self.window(), row))
+
+    @staticmethod
+    def _show(dialog: QDialog) -> None:
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    def _push(self) -> None:
+        for one in self._rows(self.table.chosen())[:1]:
+            self._show(PushDialog(self.context, self.window(), one))
+
+    def _tag(self) -> None:
+        for one in self._rows(self.table.chosen())[:1]:
+            self._show(TagDialog(self.context, self.window(), one))
+
+    # --- archives ---------------------------------------------------------------------------------------------------
+
+    def _ask_save(self) -> None:
+        rows = self._rows(self.table.chosen())
+        name = rows[0].name.rsplit("/", 1)[-1] if len(rows) == 1 and rows[0].name else "images"
+        dialog = QFileDialog(self, "Save as an archive")
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.selectFile(f"{name}.tar")
+        dialog.fileSelected.connect(lambda path: save_archive(self.context, [one.reference for one in rows], path))
+        self._show(dialog)
+
+    def _ask_load(self) -> None:
+        dialog = QFileDialog(self, "Load images from an archive")
+        dialog.setNameFilters(["Archives (*.tar *.tar.gz *.tgz *.tar.xz *.tar.zst)", "All files (*)"])
+        dialog.fileSelected.connect(partial(load_archive, self.context))
+        self._show(dialog)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if any(url.isLocalFile() for url in event.mimeData().urls()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        for url in event.mimeData().urls():
+            if url.isLocalFile():
+                load_archive(self.context, url.toLocalFile())
+
+    # --- cleaning up ------------------------------------------------------------------------------------------------
+
+    def _ask_prune(self) -> None:
+        self.context.bridge.run("What takes room could not be found out", self.context.client.disk_usage("image"),
+                                then=self._prune, failed=self.show_problem, owner=self)
+
+    def _prune(self, usage: api.DiskUsage) -> None:
+        """Ticked: what has no name and no user. Offered: what only has no user."""
+        own = {one.id: one.size - max(one.shared_size, 0) for one in usage.images}
+        rows = [one for one in self.context.mirror.images.rows() if not one.used_by]
+        remove = self.context.client.remove_image
+        items = [Rubbish(one.reference if one.name else one.id[:19], "no container uses it" if one.name else
+                         "has no name, and no container uses it", own.get(one.id, -1), partial(remove, one.reference),
+                         wanted=not one.name) for one in sorted(rows, key=lambda one: bool(one.name))]
+        text = ("No container, running or not, uses these images. What others share with them is not counted. "
+                "Tick what may go.")
+        self._show(PruneDialog(self.context, self.window(), "Clean up images", text, items))
 
     def _run(self) -> None:
         for one in self._rows(self.table.chosen())[:1]:
@@ -239,13 +217,16 @@ class ImagesPage(Page):
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         if len(rows) == 1:
             menu.addAction(theme.icon("play"), "Run…", self._run)
-            menu.addAction(theme.icon("info"), "History and settings", partial(self._open, rows[0].key))
+            menu.addAction(theme.icon("info"), "Layers, history, settings", partial(self._open, rows[0].key))
+            menu.addAction(theme.icon("push"), "Push…", self._push)
+            menu.addAction(theme.icon("tag"), "Another name…", self._tag)
             if rows[0].name:
                 again = partial(pull_image, self.context, rows[0].reference)
                 menu.addAction(theme.icon("download"), "Pull again", again)
             menu.addAction(theme.icon("copy"), "Copy the name", partial(copy, rows[0].reference))
             menu.addAction(theme.icon("copy"), "Copy the ID", partial(copy, rows[0].id))
             menu.addSeparator()
+        menu.addAction(theme.icon("save"), "Save as an archive…", self._ask_save)
         menu.addAction(theme.icon("trash"), "Remove…", self._remove)
         menu.popup(self.table.viewport().mapToGlobal(point))
 

@@ -256,7 +256,7 @@ class MainWindow(QMainWindow):
 
     def show_pull_form(self, reference: str) -> None:
         """Ask what to pull."""
-        from app.windows.images import PullDialog
+        from app.windows.image_forms import PullDialog
         dialog = PullDialog(self.context, self, reference)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()

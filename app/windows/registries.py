@@ -10,11 +10,13 @@ from PySide6.QtWidgets import QDialog, QFrame, QLabel, QLineEdit, QScrollArea, Q
 
 from app import theme
 from app.models.problems import Problem
-from app.models.sign_ins import HUB, SignIn, Storage, list_sign_ins, sign_in, sign_out, storage
+from app.models.sign_ins import HUB, SignIn, Storage, list_sign_ins, refusal, sign_in, sign_out, storage
 from app.widgets.confirm import Confirm
 from app.widgets.parts import Banner, Empty, button, grow, label, row
 from app.windows.context import Context
 from app.windows.page import Page
+from backend.errors import InvalidArgument
+from backend.spec.reference import parse
 
 
 class SignInDialog(QDialog):
@@ -79,7 +81,14 @@ class RegistriesPage(Page):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, "Registries")
+        self.place = QLineEdit()
+        self.place.setPlaceholderText("registry.example.com, or docker.io")
+        self.place.setAccessibleName("Registry to browse")
+        self.place.setMinimumWidth(250)
+        self.place.returnPressed.connect(self._browse_typed)
         self.add = button("Sign in…", "plus", "primary", partial(self.ask, ""))
+        self.head.addWidget(self.place)
+        self.head.addWidget(button("Browse", "search", "", self._browse_typed))
         self.head.addWidget(self.add)
         self.where = label("", "muted", wrap=True)
         self.cards = QVBoxLayout()
@@ -138,12 +147,39 @@ class RegistriesPage(Page):
         words.setSpacing(2)
         words.addWidget(label(one.registry, "heading", select=True))
         words.addWidget(label(f"{one.user or 'by a token'}  ·  {one.kept}", "muted"))
+        state = label("asking the registry…", "muted", wrap=True)
+        words.addWidget(state)
         box = row(picture, 6, margins=(16, 12, 12, 12))
         box.addLayout(words, 1)
+        box.addWidget(button("Browse…", "search", "flat", partial(self.browse, one.registry)))
         box.addWidget(button("Sign in again…", "", "flat", partial(self.ask, one.registry)))
         box.addWidget(button("Sign out", "", "", partial(self._ask_out, one)))
         card.setLayout(box)
+        self.context.bridge.run(f"{one.registry} could not be asked", refusal(self.context.client, one.registry),
+                                then=partial(self._say_state, state), owner=state)
         return card
+
+    @staticmethod
+    def _say_state(state: QLabel, said: str) -> None:
+        state.setText(f"✗  {said}" if said else "✓  accepted by the registry")
+        theme.follow(state, lambda: state.setStyleSheet(
+            f"color: {theme.current().bad if said else theme.current().good};"))
+
+    def browse(self, registry: str) -> None:
+        """Show what a registry has."""
+        from app.windows.registry_browser import RegistryBrowser
+        dialog = RegistryBrowser(self.context, self.window(), registry)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    def _browse_typed(self) -> None:
+        host = self.place.text().strip().removeprefix("https://").removeprefix("http://").strip("/") or HUB
+        try:
+            parse(f"{host}/x")
+        except InvalidArgument as error:
+            self.show_problem(Problem(f"{host} is no registry's name", f"{error.message}."))
+            return
+        self.browse(host)
 
     def _ask_out(self, one: SignIn) -> None:
         dialog = Confirm(self.window(), f"Sign out of {one.registry}?", "The password is forgotten on this machine. "

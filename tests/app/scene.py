@@ -9,6 +9,7 @@ from backend.client import Client
 from backend.compose import execute as carry_out
 from backend.compose import load_project, observe, reconcile
 from backend.spec import api
+from tests.support.images import docker_archive, tar_of
 from tests.support.roots import busybox_tar
 
 COMPOSE = """\
@@ -64,6 +65,30 @@ async def add_image(client: Client, *names: str) -> None:
         await client.tag_image(first, repository, tag)
 
 
+def layered() -> bytes:
+    """An archive of an image in three layers, each of which did something different."""
+    base = tar_of([("etc", None), ("etc/os-release", b"NAME=Demo\n"), ("etc/shop.conf", b"currency = EUR\n"), ("usr", None),
+                   ("usr/share", None), ("usr/share/doc", b"x" * 400_000), ("var", None), ("var/cache", None), ("var/cache/packages", b"x" * 900_000)])
+    program = tar_of([("usr", None), ("usr/local", None), ("usr/local/bin", None), ("usr/local/bin/shop", b"#!/bin/sh\n" + b"#" * 2_400_000),
+                      ("var", None), ("var/cache", None), ("var/cache/.wh.packages", b"")])
+    settings = tar_of([("etc", None), ("etc/shop.conf", b"currency = EUR\nname = The little shop\n"), ("srv", None), ("srv/menu.txt", b"tea\n" * 40)])
+    history = [{"created": "2026-11-20T09:30:00Z", "created_by": "/bin/sh -c #(nop) ADD file:8c1b in / "},
+               {"created": "2026-11-20T09:31:00Z", "created_by": "/bin/sh -c #(nop)  ENV SHOP_PORT=8080", "empty_layer": True},
+               {"created": "2026-11-20T09:31:20Z", "created_by": "/bin/sh -c install-shop && rm /var/cache/packages"},
+               {"created": "2026-11-20T09:31:30Z", "created_by": "COPY shop.conf menu.txt / # buildkit"}]
+    return docker_archive([base, program, settings], tag="demo/shop:2.1", config={"history": history})
+
+
+async def fill_registry(client: Client, address: str) -> None:
+    """Push a few repositories to a registry."""
+    for name, tags in (("team/shop", ("2.0", "2.1", "latest")), ("team/reports", ("2026.10", "2026.11")), ("tools/backup", ("1",))):
+        for tag in tags:
+            await client.tag_image("demo/shop:2.1", f"{address}/{name}", tag)
+            async for _ in client.push_image(f"{address}/{name}", tag):
+                pass
+            await client.remove_image(f"{address}/{name}:{tag}")
+
+
 async def run(client: Client, name: str, image: str, command: str, *, publish: str = "", memory: int = 0,
               binds: tuple[str, ...] = (), wait: bool = False) -> str:
     """Create and start one; *wait*: until it has ended. Its ID."""
@@ -85,6 +110,8 @@ async def build(client: Client, folder: Path) -> dict[str, str]:
     async for _ in client.pull_image("slipway/welcome:latest"):
         pass
     await add_image(client, "debian:stable-slim", "demo/web:1.2", "demo/worker:2.0", "demo/db:16", "registry.example.com/team/reports:2026.11")
+    async for _ in client.load_images(_pieces(layered())):
+        pass
     made = {
         "blog": await run(client, "blog", "demo/web:1.2", SPEAKER, publish="8080", memory=256 << 20, binds=("blog-articles:/articles",)),
         "reports": await run(client, "reports", "registry.example.com/team/reports:2026.11",

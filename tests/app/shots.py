@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -28,6 +30,7 @@ from app.windows.main import MainWindow
 from tests.app import scene
 from tests.app.conftest import until
 from tests.support.private import PrivateHelper
+from tests.support.registry import registry
 
 THEMES: tuple[Theme, ...] = ("light", "dark")
 #: Long enough for a stream of usage and a log to have something to show.
@@ -43,6 +46,7 @@ class Stage:
     made: dict[str, str]
     helper: PrivateHelper
     folder: Path
+    registry: str
 
 
 Picture = Callable[[Stage], Awaitable[QWidget]]
@@ -147,8 +151,10 @@ async def _images(stage: Stage) -> QWidget:
 async def _image(stage: Stage) -> QWidget:
     stage.window.show_page("images")
     page = stage.window.pages["images"]
-    page._open(next(one.key for one in stage.context.mirror.images.rows() if one.name == "slipway/welcome"))
-    return await _dialog(stage)
+    page._open(next(one.key for one in stage.context.mirror.images.rows() if one.name == "demo/shop"))
+    dialog = await _dialog(stage)
+    await asyncio.sleep(0.7)
+    return dialog
 
 
 @picture("pull")
@@ -160,7 +166,7 @@ async def _pull(stage: Stage) -> QWidget:
 
 @picture("pull-failed")
 async def _pull_failed(stage: Stage) -> QWidget:
-    from app.windows.images import pull_image
+    from app.windows.image_forms import pull_image
 
     stage.window.show_page("images")
     operation = pull_image(stage.context, "127.0.0.1:9/team/app:1.0")
@@ -229,8 +235,43 @@ async def _network_form(stage: Stage) -> QWidget:
 
 @picture("registries")
 async def _registries(stage: Stage) -> QWidget:
+    from backend import credentials
+    from backend.credentials import Credential
+
+    if stage.registry:
+        await credentials.save(Credential(stage.registry, "anna", "geheim"))
+    await credentials.save(Credential("127.0.0.1:9", "tom", "old password"))
+    stage.window.show_page("containers")
     stage.window.show_page("registries")
     return stage.window
+
+
+@picture("browse")
+async def _browse(stage: Stage) -> QWidget:
+    stage.window.show_page("registries")
+    stage.window.pages["registries"].browse(stage.registry or "127.0.0.1:9")
+    dialog = await _dialog(stage)
+    await asyncio.sleep(0.7)
+    if dialog.repositories.count():
+        dialog.repositories.setCurrentRow(0)
+    return dialog
+
+
+@picture("prune-images")
+async def _prune_images(stage: Stage) -> QWidget:
+    stage.window.show_page("images")
+    stage.window.pages["images"]._ask_prune()
+    await asyncio.sleep(0.7)
+    return await _dialog(stage)
+
+
+@picture("push")
+async def _push(stage: Stage) -> QWidget:
+    stage.window.show_page("images")
+    page = stage.window.pages["images"]
+    page.table.choose(next(one.key for one in stage.context.mirror.images.rows() if one.name == "demo/web"))
+    page._push()
+    return await _dialog(stage)
 
 
 @picture("sign-in")
@@ -272,7 +313,8 @@ async def _take(stage: Stage, name: str, target: Path) -> None:
 
 async def shoot(folder: Path, names: list[str], sizes: list[str]) -> None:
     """Make the scene once and take all pictures of it."""
-    with PrivateHelper() as helper, tempfile.TemporaryDirectory(prefix="slipway-shots-") as at:
+    with PrivateHelper() as helper, tempfile.TemporaryDirectory(prefix="slipway-shots-") as at, \
+            contextlib.ExitStack() as held:
         os.environ["DOCKER_CONFIG"] = at
         os.environ["XDG_CONFIG_HOME"] = at
         context = make_context(f"unix://{helper.socket}", Preferences(keep=False))
@@ -281,7 +323,10 @@ async def shoot(folder: Path, names: list[str], sizes: list[str]) -> None:
         window.show()
         context.mirror.start()
         await until(lambda: context.mirror.is_loaded)
-        stage = Stage(context, window, made, helper, Path(at))
+        address = held.enter_context(registry()) if shutil.which("docker-registry") else ""
+        if address:
+            await scene.fill_registry(context.client, address)
+        stage = Stage(context, window, made, helper, Path(at), address)
         try:
             for size in sizes:
                 width, _, height = size.partition("x")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QLabel
 
 from app.application import close_context, make_context
 from app.settings import Preferences
@@ -21,7 +21,7 @@ from backend.client import Client
 from tests.app import scene
 from tests.app.conftest import Run, until
 from tests.support.private import PrivateHelper
-from tests.support.registry import registry
+from tests.support.registry import PASSWORD, USER, registry
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a private helper needs root")
 PATIENCE = 20.0
@@ -178,6 +178,83 @@ def test_a_dropped_compose_file_is_shown_first_and_then_started_and_stopped(real
     run(story())
 
 
+def test_an_images_layers_show_what_each_did_to_the_files(real: MainWindow, run: Run) -> None:
+    async def story() -> None:
+        context = real.context
+        async for _ in context.client.load_images(scene._pieces(scene.layered())):
+            pass
+        await until(lambda: any(one.name == "demo/shop" for one in context.mirror.images.rows()))
+        real.show_page("images")
+        real.pages["images"]._open(next(one.key for one in context.mirror.images.rows() if one.name == "demo/shop"))
+        from app.windows.image_details import ImageDetails
+        details = real.findChild(ImageDetails)
+        await until(lambda: details.layers.topLevelItemCount() == 3, PATIENCE)
+        assert [details.layers.topLevelItem(place).text(1) for place in range(3)] == [
+            "ADD file:8c1b in /", "RUN install-shop && rm /var/cache/packages", "COPY shop.conf menu.txt /"]
+        await until(lambda: shown(details.files).get("etc/shop.conf") == "~ changed", PATIENCE)
+        assert shown(details.files)["srv"] == "+ added"
+        details.layers.setCurrentItem(details.layers.topLevelItem(1))
+        await until(lambda: shown(details.files).get("var/cache/packages") == "− removed", PATIENCE)
+        assert details.steps.topLevelItemCount() == 4 and "ENV SHOP_PORT=8080" in details.steps.topLevelItem(2).text(0)
+        details.reject()
+    run(story())
+
+
+def shown(tree) -> dict[str, str]:
+    """What an open tree says, by path."""
+    found: dict[str, str] = {}
+
+    def walk(item, path: str) -> None:
+        for place in range(item.childCount()):
+            child = item.child(place)
+            found[f"{path}{child.text(0)}"] = child.text(1)
+            walk(child, f"{path}{child.text(0)}/")
+    walk(tree.invisibleRootItem(), "")
+    return found
+
+
+@pytest.mark.registry
+def test_signed_in_push_then_browse_and_pull(real: MainWindow, run: Run) -> None:
+    if shutil.which("docker-registry") is None:
+        pytest.skip("docker-registry is not installed")
+
+    async def story(address: str) -> None:
+        from app.windows.image_forms import PushDialog
+        from app.windows.registries import SignInDialog
+        from app.windows.registry_browser import RegistryBrowser
+        context = real.context
+        await base(context.client, "demo/web:1.2")
+        await until(lambda: any(one.name == "demo/web" for one in context.mirror.images.rows()))
+        real.show_page("registries")
+        page = real.pages["registries"]
+        page.ask(address)
+        form = real.findChild(SignInDialog)
+        form.user.setText(USER)
+        form.secret.setText("wrong")
+        form.go.click()
+        await until(form.banner.isVisible, PATIENCE)
+        assert PASSWORD not in form.banner.why.text() and not page.area.isVisible()
+        form.secret.setText(PASSWORD)
+        form.go.click()
+        await until(lambda: any("accepted by the registry" in one.text() for one in page.findChildren(QLabel)), PATIENCE)
+        row_ = next(one for one in context.mirror.images.rows() if one.name == "demo/web")
+        push = PushDialog(context, real, row_)
+        push.field.setText(f"{address}/team/web:1")
+        push.go.click()
+        await until(lambda: not context.operations.items, PATIENCE)
+        await context.client.remove_image(f"{address}/team/web:1")
+        page.browse(address)
+        browser = real.findChild(RegistryBrowser)
+        await until(lambda: browser.repositories.count() == 1, PATIENCE)
+        browser.repositories.setCurrentRow(0)
+        await until(lambda: browser.reference() == f"{address}/team/web:1", PATIENCE)
+        browser.pull.click()
+        await until(lambda: any(one.name == f"{address}/team/web" for one in context.mirror.images.rows()), PATIENCE)
+
+    with registry(password=True) as address:
+        run(story(address))
+
+
 @pytest.mark.registry
 def test_a_pull_by_its_form_shows_every_layer(real: MainWindow, run: Run) -> None:
     if shutil.which("docker-registry") is None or shutil.which("skopeo") is None:
@@ -196,7 +273,7 @@ def test_a_pull_by_its_form_shows_every_layer(real: MainWindow, run: Run) -> Non
         await context.client.remove_image("demo/web:1.2", force=True)
         real.show_page("images")
         real.show_pull_form(f"{address}/team/web:1")
-        from app.windows.images import PullDialog
+        from app.windows.image_forms import PullDialog
         real.findChild(PullDialog).go.click()
         operation = context.operations.items[-1]
         seen: dict[str, str] = {}

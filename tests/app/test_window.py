@@ -316,7 +316,7 @@ def test_a_form_that_cannot_work_is_told_before_the_engine_is_asked(wrong: RunRe
 
 def test_a_pull_shows_its_layers_and_a_failure_can_be_tried_again(context: Context, engine: FakeEngine, run: Run) -> None:
     async def story() -> None:
-        from app.windows.images import pull_image
+        from app.windows.image_forms import pull_image
 
         window = await opened(context)
         engine.refuse["pull_image"] = NotFound("manifest unknown")
