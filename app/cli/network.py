@@ -8,7 +8,7 @@ from app.cli.errors import Usage
 from app.cli.flags import Flag, Options, Parser
 from app.cli.http import Engine, quote
 from app.cli.life import each
-from app.cli.output import filters, short_id, show
+from app.cli.output import filters, labelled, short_id, show
 from app.cli.units import pair
 
 TYPING = False
@@ -98,12 +98,12 @@ def _list(given: Options, engine: Engine) -> int:
     return 0
 
 
-def _row(network: dict[str, Any], whole: bool) -> dict[str, str]:
+def _row(network: dict[str, Any], whole: bool) -> dict[str, Any]:
     return {
         "ID": network["Id"] if whole else short_id(network["Id"]), "Name": network["Name"],
         "Driver": network["Driver"], "Scope": network["Scope"], "Internal": str(network["Internal"]).lower(),
         "IPv4": str(network.get("EnableIPv4", True)).lower(), "IPv6": str(network.get("EnableIPv6", False)).lower(),
-        "Labels": ",".join(f"{key}={value}" for key, value in (network.get("Labels") or {}).items()),
+        **labelled(network.get("Labels")),
         "CreatedAt": _when(network.get("Created", ""))}
 
 

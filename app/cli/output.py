@@ -94,7 +94,7 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]], wan
         print(table([title for title, _ in columns], [[row[key] for _, key in columns] for row in rows]))
     elif wanted == "json":
         for row in rows:
-            print(go_json(row))
+            print(go_json({key: value for key, value in row.items() if not callable(value)}))
     elif wanted.startswith("table "):
         _template_table(rows, columns, wanted.removeprefix("table ").replace("\\t", "\t"))
     else:
@@ -111,6 +111,13 @@ def _template_table(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str,
     head = {key: titles.get(key, key.upper()) for key in (rows[0] if rows else titles)}
     lines = [fill(template, row).split("\t") for row in (head, *rows)]
     print(table(lines[0], lines[1:]))
+
+
+def labelled(found: dict[str, str] | None) -> dict[str, Any]:
+    """What a row says of labels: all of them as text, and ``{{.Label "name"}}`` for templates."""
+    labels = found or {}
+    return {"Labels": ",".join(f"{key}={value}" for key, value in labels.items()),
+            "Label": lambda name: labels.get(name, "")}
 
 
 def go_json(value: Any) -> str:

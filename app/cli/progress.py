@@ -89,8 +89,8 @@ def bar(detail: dict[str, Any], width: int) -> str:
     if current <= 0 and total <= 0:
         return ""
     if total <= 0 or current > total:
-        return size(current)
-    numbers = f"{size(current):>8}/{size(total)}"
+        return size(current, digits=4)
+    numbers = f"{size(current, digits=4):>8}/{size(total, digits=4)}"
     if width <= 110:
         return numbers
     done = min(current * _BAR // total, _BAR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.cli.errors import Failure
 from app.cli.flags import Flag, Options, Parser
 from app.cli.http import Engine, quote
-from app.cli.output import ago, cut, filters, short_id, show, size, when
+from app.cli.output import ago, cut, filters, labelled, short_id, show, size, when
 
 TYPING = False
 if TYPING:
@@ -58,7 +58,7 @@ def row(container: dict[str, Any], given: Options) -> dict[str, Any]:
         "State": container.get("State", ""),
         "Ports": ports(container.get("Ports") or []),
         "Names": ",".join(names),
-        "Labels": ",".join(f"{key}={value}" for key, value in (container.get("Labels") or {}).items()),
+        **labelled(container.get("Labels")),
         "Mounts": ",".join(mount.get("Name") or mount["Source"] for mount in container.get("Mounts") or []),
         "LocalVolumes": str(sum(1 for mount in container.get("Mounts") or [] if mount["Type"] == "volume")),
         "Platform": None,

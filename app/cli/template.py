@@ -183,10 +183,12 @@ def _value(node: Node, dot: Any, names: dict[str, Any]) -> Any:
                 last = [_FUNCTIONS[head](*arguments)]
             except (TypeError, ValueError, AttributeError):
                 raise _Wrong(f"{head} cannot be used like that") from None
-        elif arguments:
-            raise _Wrong(f"there is no function {head!r}")
-        else:
+        elif not arguments:
             last = [_operand(head, dot, names)]
+        elif callable(method := _operand(head, dot, names)):  # {{.Label "name"}}
+            last = [method(*arguments)]
+        else:
+            raise _Wrong(f"{head!r} takes no arguments")
     return last[0]
 
 

@@ -7,7 +7,7 @@ from app.cli.flags import Flag, Options, Parser
 from app.cli.http import Engine, quote
 from app.cli.life import each
 from app.cli.network import labels
-from app.cli.output import filters, show, size
+from app.cli.output import filters, labelled, show, size
 from app.cli.units import pair
 
 TYPING = False
@@ -74,11 +74,11 @@ def _list(given: Options, engine: Engine) -> int:
     return 0
 
 
-def _row(volume: dict[str, Any]) -> dict[str, str]:
+def _row(volume: dict[str, Any]) -> dict[str, Any]:
     usage = volume.get("UsageData") or {}
     return {
         "Name": volume["Name"], "Driver": volume["Driver"], "Scope": volume["Scope"],
         "Availability": "N/A", "Group": "N/A", "Status": "N/A",  # of clusters, which this engine is none of
         "Mountpoint": volume["Mountpoint"],
-        "Labels": ",".join(f"{key}={value}" for key, value in (volume.get("Labels") or {}).items()),
+        **labelled(volume.get("Labels")),
         "Links": str(usage["RefCount"]) if usage else "N/A", "Size": size(usage["Size"]) if usage else "N/A"}

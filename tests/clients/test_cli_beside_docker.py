@@ -88,7 +88,7 @@ SAME = [
     "exec lives sh -c 'echo out; echo err >&2; exit 3'", "exec lives nope", "exec lives /etc", "exec nosuch x", "exec waits true", "exec lives",
     "exec -d lives true", "exec -e A=1 -w /tmp -u nobody lives sh -c 'echo $A; pwd; id -u'", "exec -it lives sh",
     "logs spoke", "logs -n 1 spoke", "logs nosuch", "attach waits", "attach nosuch",
-    "ps", "ps -a", "ps -aq", "ps -n 1", "ps -a --no-trunc", "ps -as", "ps --filter name=lives --format {{.Names}}", "ps -a --format json", "ps -s", "ps -as --format json", "network ls --format json", "images --format json", "volume ls --format json",
+    "ps", "ps -a", "ps -aq", "ps -n 1", "ps -a --format '{{.Label \"a\"}}'", "ps -a --no-trunc", "ps -as", "ps --filter name=lives --format {{.Names}}", "ps -a --format json", "ps -s", "ps -as --format json", "network ls --format json", "images --format json", "volume ls --format json",
     "ps -a --format 'table {{.Names}}\\t{{.Status}}'", "port lives", "port lives 80", "port lives 81", "top lives", "top nosuch",
     "images", "images -q", "images --digests", "images --no-trunc", "images busybox", "images nosuch", "images --format '{{.ID}} {{.Tag}} {{.Size}}'",
     "history busybox", "history --no-trunc busybox", "history -q busybox", "history nosuch", "rmi nosuch", "tag nosuch x", "tag busybox BAD",

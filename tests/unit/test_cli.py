@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +15,15 @@ from app.cli.createbody import create_body
 from app.cli.errors import Failure, Usage
 from app.cli.images import rows_of
 from app.cli.network import network_body
+from app.cli.output import labelled
 from app.cli.progress import bar, follow
 from app.cli.run import start_code
 from app.cli.runflags import CREATE, RUN
 from app.cli.template import fill
 from app.cli.terminal import Detacher, key_bytes
 from app.cli.verbs import VERBS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def body(*words: str, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -171,9 +177,26 @@ def test_progress_is_told_once_where_there_is_no_terminal_and_an_error_in_it_is_
 
 
 def test_a_bar_grows_with_the_bytes_and_fits_the_terminal() -> None:
+    assert bar({"current": 58_724_000, "total": 60_020_000}, 80) == " 58.72MB/60.02MB"
     assert bar({"current": 5_000_000, "total": 10_000_000}, 200) == f"[{'=' * 25}>{' ' * 24}]      5MB/10MB"
     assert bar({"current": 5_000_000, "total": 10_000_000}, 80) == "     5MB/10MB"
     assert bar({"current": 7}, 80) == "7B" and bar({}, 200) == ""
+
+
+def test_the_list_is_over_before_anything_heavy_is_loaded() -> None:
+    code = ("import sys; from app.cli.main import main; main(['-H', 'unix:///nonexistent.sock', 'ps']); main(['-H', 'unix:///nonexistent.sock', 'run', 'x']);"
+            "print(*sys.modules)")
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split())
+    assert "app.cli.ps" in loaded and "app.cli.run" in loaded
+    assert not loaded & {"asyncio", "aiohttp", "dataclasses", "argparse", "http.client", "email", "subprocess", "inspect", "logging", "msgspec", "keyring",
+                         "PySide6", "app.cli.login", "app.cli.compose", "backend.credentials"}
+
+
+def test_a_label_is_asked_for_by_name_and_no_part_of_the_document() -> None:
+    row = {"Name": "x", **labelled({"a": "1", "b": "2"})}
+    assert fill('{{.Label "b"}}|{{.Label "c"}}|{{.Labels}}', row) == "2||a=1,b=2"
+    with pytest.raises(Usage, match="takes no arguments"):
+        fill('{{.Name "b"}}', row)
 
 
 def test_an_image_has_a_line_for_each_name_and_one_without_any() -> None:
