@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 def _unexecuted() -> ModuleType | None:
@@ -32,7 +32,17 @@ from aiohttp.web_request import BaseRequest  # noqa: E402
 from aiohttp.web_response import Response, StreamResponse  # noqa: E402
 from aiohttp.web_server import Server  # noqa: E402
 
-__all__ = ["BaseRequest", "RequestHandler", "Response", "Server", "StreamResponse"]
+if TYPE_CHECKING:
+    from aiohttp.web_ws import WebSocketResponse
+
+__all__ = ["BaseRequest", "RequestHandler", "Response", "Server", "StreamResponse", "WebSocketResponse"]
+
+
+def websocket(longest: int) -> WebSocketResponse:
+    """The answer to a request for a WebSocket with messages of *longest* bytes at most; imported when one comes."""
+    from aiohttp.web_ws import WebSocketResponse
+
+    return WebSocketResponse(max_msg_size=longest)
 
 
 def _execute(name: str) -> Any:

@@ -27,7 +27,7 @@ def build_record(body: api.ContainerCreate, image: Image, *, identity: str, name
     :class:`NotImplemented_`."""
     _check_network_mode(body)
     config = _config(body, image, identity)
-    host = _host(body.host_config, log_driver, log_opts)
+    host = _host(body.host_config, log_driver, log_opts, body.runtime)
     told = checks.discard(host, facts)
     checks.check(config, host, cpus, facts)
     told += checks.warnings(host, facts)
@@ -76,11 +76,11 @@ def _health(own: api.HealthConfig | None, theirs: object) -> api.HealthConfig | 
     return msgspec.structs.replace(base, **changed)
 
 
-def _host(given: api.HostConfig, log_driver: str, log_opts: dict[str, str]) -> api.HostConfig:
+def _host(given: api.HostConfig, log_driver: str, log_opts: dict[str, str], runtime: str = "") -> api.HostConfig:
     """The host's part with Docker's defaults filled in, as inspect shows them."""
     made = msgspec.structs.replace(given)
     made.network_mode = network_mode(made.network_mode)
-    made.runtime = made.runtime or checks.OWN_RUNTIME
+    made.runtime = made.runtime or runtime or checks.OWN_RUNTIME
     made.ipc_mode = made.ipc_mode or "private"
     made.cgroupns_mode = made.cgroupns_mode or ("host" if made.privileged else "private")
     made.shm_size = made.shm_size or spec.DEFAULT_SHM

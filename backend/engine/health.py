@@ -100,7 +100,8 @@ class Monitor:
         try:
             code, output = await self._execute(timeout)
         except KeeperError as error:
-            code, output = -1, f"OCI runtime exec failed: {error.message}".encode()
+            code, output = -1, ("OCI runtime exec failed: exec failed: unable to start container process: "
+                                f"{error.message}").encode()
         return api.HealthResult(start=rfc3339(start), end=rfc3339(time.time_ns()), exit_code=code,
                                 output=output.decode(errors="replace"))
 
@@ -117,24 +118,42 @@ class Monitor:
             await keeper.exec_prepare(container.id, one.id, process, Stdio(False, False, False))
             sock = await keeper.attach(container.id, one.id, stdin=False, stdout=True, stderr=True)
             reader, writer = await asyncio.open_unix_connection(sock=sock)
+            output = _Beginning()
             try:
                 await keeper.exec_start(container.id, one.id)
                 async with asyncio.timeout(timeout):
-                    output = await _read_frames(reader)
+                    await _read_frames(reader, output)
                     await one.ended.wait()
-                return (0 if one.exit_code == 0 else one.exit_code or 1), output
+                return (0 if one.exit_code == 0 else one.exit_code or 1), output.text()
             except TimeoutError:
                 await keeper.kill(container.id, 9, one.id)
-                return -1, f"Health check exceeded timeout ({timeout:g}s)".encode()
+                said = b": " + output.text() if output.data else b""
+                return -1, f"Health check exceeded timeout ({timeout:g}s)".encode() + said
             finally:
                 writer.close()
         finally:
             container.execs.pop(one.id, None)
 
 
-async def _read_frames(reader: asyncio.StreamReader) -> bytes:
-    """The content of Docker's frames until they end; what is beyond the limit is read and dropped."""
-    output = b""
+class _Beginning:
+    """The beginning of an output; what is beyond the limit is dropped."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self._more = False
+
+    def add(self, part: bytes) -> None:
+        """More of it."""
+        self._more = self._more or len(self.data) + len(part) > _OUTPUT
+        self.data = (self.data + part)[:_OUTPUT]
+
+    def text(self) -> bytes:
+        """What was kept, with a sign where something is missing."""
+        return self.data + (b"..." if self._more else b"")
+
+
+async def _read_frames(reader: asyncio.StreamReader, output: _Beginning) -> None:
+    """The content of Docker's frames until they end."""
     while True:
         try:
             head = await reader.readexactly(8)
@@ -142,6 +161,6 @@ async def _read_frames(reader: asyncio.StreamReader) -> bytes:
             while left:
                 part = await reader.readexactly(min(left, 1 << 16))
                 left -= len(part)
-                output = (output + part)[:_OUTPUT]
+                output.add(part)
         except asyncio.IncompleteReadError:
-            return output
+            return

@@ -12,6 +12,7 @@ from helper import web
 from helper.call import MULTIPLEXED, RAW_STREAM, Call, Route, answer, empty, stream
 from helper.hijack import hijack
 from helper.params import boolean, detach_keys, integer, moment
+from helper.websocket import serve
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -124,11 +125,21 @@ def size_of(call: Call) -> tuple[int, int]:
     return rows, columns
 
 
-async def attach(call: Call) -> web.StreamResponse:
+def attach_wish(call: Call) -> AttachWish:
+    """What the query of an attach asks for."""
     query = call.query
-    keys = detach_keys(query.get("detachKeys"))
-    wish = AttachWish(stdin=boolean(query, "stdin"), stdout=boolean(query, "stdout"), stderr=boolean(query, "stderr"),
+    return AttachWish(stdin=boolean(query, "stdin"), stdout=boolean(query, "stdout"), stderr=boolean(query, "stderr"),
                       stream=boolean(query, "stream"), logs=boolean(query, "logs"))
+
+
+async def attach_websocket(call: Call) -> web.StreamResponse:
+    wish = attach_wish(call)
+    return await serve(call, await call.engine.containers.attach(call.path["id"], wish), stdin=wish.stdin)
+
+
+async def attach(call: Call) -> web.StreamResponse:
+    keys = detach_keys(call.query.get("detachKeys"))
+    wish = attach_wish(call)
     session = await call.engine.containers.attach(call.path["id"], wish)
     return await hijack(call, session, stdin=wish.stdin, keys=keys if session.tty else b"",
                         detached=lambda: call.engine.containers.detached(call.path["id"]))
@@ -188,6 +199,7 @@ ROUTES = [
     Route("POST", "/containers/{id}/wait", wait, abortable=True),
     Route("POST", "/containers/{id}/resize", resize),
     Route("POST", "/containers/{id}/attach", attach, abortable=True),
+    Route("GET", "/containers/{id}/attach/ws", attach_websocket, abortable=True),
     Route("GET", "/containers/{id}/logs", logs, abortable=True),
     Route("GET", "/containers/{id}/top", top),
     Route("GET", "/containers/{id}/stats", stats, abortable=True),

@@ -257,6 +257,7 @@ class ContainerCreate(ContainerConfig):
 
     host_config: HostConfig = field(default_factory=HostConfig)
     networking_config: NetworkingConfig = field(default_factory=NetworkingConfig)
+    runtime: str = ""                     # where docker-py puts what belongs into the host's part
 
 
 class ContainerCreated(Wire):
