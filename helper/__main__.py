@@ -15,6 +15,8 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from helper import systemd
+
 if TYPE_CHECKING:
     import socket
 
@@ -166,7 +168,6 @@ async def serve(options: Options, keeper: socket.socket) -> None:
     import signal
 
     from backend.engine.engine import Engine
-    from helper import systemd
     from helper.access import Audit
     from helper.server import Server, bind
 
@@ -235,6 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("slipwayd: it makes namespaces, mounts and networks, and needs root (sudo slipwayd ...)", file=sys.stderr)  # noqa: T201
         return 1
     os.umask(0o022)
+    systemd.close_inherited()
     from backend.runtime import syscalls
 
     # X-Registry-Auth and the environment of containers pass through this process: no core dump holds them.
@@ -256,7 +258,11 @@ def main(arguments: list[str] | None = None) -> int:
     import asyncio
     import gc
     import logging
+    import resource
 
+    # A dozen descriptors a container. After the keeper has started: its containers are to have the limits that we got.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, stream=sys.stderr,
                         format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from backend.errors import EngineError

@@ -8,6 +8,13 @@ import socket
 _FIRST = 3
 
 
+def close_inherited() -> None:
+    """Close what the starter left open, but the standard streams and what systemd hands over: a pipe of a shell that
+    a helper held would keep its reader waiting for as long as the helper runs."""
+    given = int(os.environ.get("LISTEN_FDS", "0")) if os.environ.get("LISTEN_PID") == str(os.getpid()) else 0
+    os.closerange(_FIRST + given, os.sysconf("SC_OPEN_MAX"))
+
+
 def notify(state: str) -> None:
     """Tell the service manager *state*."""
     address = os.environ.get("NOTIFY_SOCKET", "")

@@ -38,13 +38,14 @@ class PrivateHelper:
         self.log = f"{self.at}/log"
         self.root = ROOT                       # the checkout that it runs
 
-    def start(self, timeout: float = 20) -> PrivateHelper:
-        """Start it and wait for its ready line."""
+    def start(self, timeout: float = 20, *, pass_fds: tuple[int, ...] = ()) -> PrivateHelper:
+        """Start it and wait for its ready line. *pass_fds*: descriptors that it inherits, as from a careless shell."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "helper", "--host", f"unix://{self.socket}", "--data-root", self.data,
                  "--exec-root", self.exec, *self.flags],
                 cwd=self.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "PYTHONPATH": str(self.root)},
+                pass_fds=pass_fds,
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
