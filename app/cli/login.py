@@ -42,9 +42,10 @@ def _login(given: Options, engine: Engine) -> int:
     kept = asyncio.run(credentials.save(
         Credential(key, credential.username, "" if token else credential.password, token)))
     if kept.place == "file":
+        name = "" if key == credentials.HUB_KEY else f" {key}"
         print(f"WARNING: there is no keyring here (no desktop session with a Secret Service). The password is in "
-              f"{kept.where}, not encrypted: whoever reads that file has it. Sign out with `slipway logout "
-              f"{'' if key == credentials.HUB_KEY else key}".rstrip() + "` to remove it.", file=sys.stderr)
+              f"{kept.where}, not encrypted: whoever reads that file has it. `slipway logout{name}` removes it; "
+              "`docker-credential-slipway create-file` makes an encrypted place for it.", file=sys.stderr)
     print("Login Succeeded")
     return 0
 

@@ -90,9 +90,10 @@ def auth_headers(reference: str) -> dict[str, str]:
     return {"X-Registry-Auth": header} if header else {}
 
 
-def _login_files() -> tuple[str, str]:
-    """Where backend.credentials keeps what it knows: its own list, and Docker's config.json."""
+def _login_files() -> tuple[str, ...]:
+    """Where backend.credentials keeps what it knows: its own list, its encrypted file, and Docker's config.json."""
     home = os.path.expanduser("~")
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
     docker = os.environ.get("DOCKER_CONFIG") or os.path.join(os.environ.get("HOME") or home, ".docker")
-    return os.path.join(base, "slipway", "logins.json"), os.path.join(docker, "config.json")
+    own = os.path.join(base, "slipway")
+    return (os.path.join(own, "logins.json"), os.path.join(own, "credentials.enc"), os.path.join(docker, "config.json"))

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,26 @@ def test_with_a_keyring_the_password_is_in_no_file(place: Place) -> None:
         assert place.registry.encode() in kept and WORD.encode() not in kept and base64.b64encode(f"{USER}:{WORD}".encode()) not in kept
         assert run("logout", place.registry).stdout.startswith(b"Removing login credentials")
         assert run("logout", place.registry).stdout.startswith(b"Not logged in")
+
+
+def test_with_an_encrypted_file_the_password_is_in_there_alone(place: Place) -> None:
+    env = {**environment(place.helper), "SLIPWAY_CREDENTIALS_PASSPHRASE": "a phrase"}
+    folder = Path(env["XDG_CONFIG_HOME"], "slipway")
+
+    def run(*words: str, stdin: bytes = b"") -> bytes:
+        done = subprocess.run(words, input=stdin, capture_output=True, cwd=ROOT, timeout=60, env=env)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout
+
+    run(sys.executable, "-m", "app.credential_helper", "create-file")
+    try:
+        assert run(*command(place.helper, "login", "-u", USER, "--password-stdin", place.registry), stdin=WORD.encode()) == b"Login Succeeded\n"
+        assert not place.config.exists() or WORD.encode() not in place.config.read_bytes()
+        for other in (folder / "logins.json", place.config):
+            other.unlink(missing_ok=True)
+        run(*command(place.helper, "pull", "-q", place.image))
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_wrong_password_is_refused_and_not_kept(place: Place) -> None:
