@@ -52,6 +52,7 @@ class Options:
     stop_containers: bool
     shutdown: bool
     shutdown_timeout: int
+    userns_remap: str
     plugin_folders: tuple[str, ...]
     authorization: tuple[str, ...]
 
@@ -103,6 +104,9 @@ def parse(arguments: list[str]) -> Options:
         help="stop all containers in order and the helper of this --data-root; returns when it has ended")
     add("--shutdown-timeout", type=int, default=10, metavar="SECONDS",
         help="time for containers that have no stop timeout of their own (default %(default)s)")
+    add("--userns-remap", default="", metavar="default|USER|host",
+        help="give each container a user namespace with IDs of its own, unless it says --userns=host; "
+             "from USER's ranges in /etc/subuid and /etc/subgid (default: slipway's)")
     add("-v", "--version", action="version", version=f"Slipway {VERSION}")
     given = parser.parse_args(arguments)
     try:
@@ -119,7 +123,7 @@ def parse(arguments: list[str]) -> Options:
                    tuple(given.registry_mirror), tuple(given.insecure_registry),
                    tuple(os.path.abspath(one) for one in given.registry_certs), os.path.abspath(given.trust_policy),
                    given.bip, pools, tuple(given.label), given.pidfile, given.debug, given.stop_containers,
-                   given.shutdown, given.shutdown_timeout,
+                   given.shutdown, given.shutdown_timeout, given.userns_remap,
                    tuple(os.path.abspath(one) for one in given.plugin_dir), tuple(given.authorization_plugin))
 
 
@@ -159,7 +163,10 @@ def _settings(options: Options) -> Settings:
         registry=registry, trust_policy=options.trust_policy,
         address_pools=tuple(AddressPool(base, size) for base, size in options.pools), bip=options.bip,
         plugin_dirs=options.plugin_dirs, authorization=options.authorization,
-        labels=options.labels, debug=options.debug, shutdown_timeout=options.shutdown_timeout, version=VERSION)
+        labels=options.labels, debug=options.debug, shutdown_timeout=options.shutdown_timeout,
+        userns="" if options.userns_remap in ("", "host") else "auto",
+        subid_user="slipway" if options.userns_remap in ("", "host", "default", "auto") else options.userns_remap,
+        version=VERSION)
 
 
 async def serve(options: Options, keeper: socket.socket) -> None:

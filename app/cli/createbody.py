@@ -148,7 +148,7 @@ def _host_config(given: Options, binds: list[str], published: dict[str, Any], ne
         "PidMode": _mode(given.pid, "pid", ("host",), ("container",)), "Privileged": given.privileged,
         "PublishAllPorts": given.publish_all, "ReadonlyRootfs": given.read_only, "SecurityOpt": options or None,
         "StorageOpt": _pairs(given.storage_opt, "storage-opt"), "Tmpfs": mounts.tmpfs(given.tmpfs),
-        "UTSMode": _mode(given.uts, "uts", ("host",)), "UsernsMode": _mode(given.userns, "userns", ("host",)),
+        "UTSMode": _mode(given.uts, "uts", ("host",)), "UsernsMode": _userns(given.userns),
         "ShmSize": _size(given, "shm-size"), "Sysctls": _pairs(given.sysctl, "sysctl"), "Runtime": given.runtime,
         "Isolation": given.isolation, "Mounts": mounts.mounts(given.mount), **_limits(given), **masked,
         "Init": given.init if "init" in given.given else None,
@@ -232,6 +232,14 @@ def _mode(text: str, flag: str, words: Sequence[str], prefixes: Sequence[str] = 
     kind, colon, rest = text.partition(":")
     if text and text not in words and not (kind in prefixes and colon and rest):
         raise Usage(f"--{flag} takes {' or '.join((*words, *(f'{p}:NAME' for p in prefixes)))}, not {text!r}.", 125)
+    return text
+
+
+def _userns(text: str) -> str:
+    """The user namespace; `keep-id` alone means the IDs of whoever types it."""
+    _mode(text, "userns", ("host", "auto", "private", "keep-id"), ("auto", "private", "keep-id"))
+    if text == "keep-id":
+        return f"keep-id:uid={os.getuid()},gid={os.getgid()}"
     return text
 
 

@@ -86,7 +86,7 @@ _RIGHTS = (
     Flag("sysctl", "list", about="a kernel setting of its namespaces: NAME=VALUE"),
     Flag("pid", "text", about="whose processes it sees: host, container:NAME"),
     Flag("ipc", "text", about="private, shareable, host, none or container:NAME"),
-    Flag("uts", "text", about="host: the host's name"), Flag("userns", "text", about="host"),
+    Flag("uts", "text", about="host: the host's name"), Flag("userns", "text", about="auto, keep-id or host"),
     Flag("cgroupns", "text", about="host or private"),
     Flag("runtime", "text", about="the OCI runtime"),
     Flag("isolation", "text", about="default, the only one on Linux"),

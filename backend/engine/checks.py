@@ -149,8 +149,6 @@ def _check_modes(host: api.HostConfig) -> None:
         raise InvalidArgument(f"invalid UTS mode: {host.uts_mode}")
     if host.cgroupns_mode not in ("private", "host"):
         raise InvalidArgument(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
-    if host.userns_mode not in ("", "host"):
-        raise NotImplemented_(f"--userns={host.userns_mode} is not supported yet")
 
 
 def _is_other(mode: str) -> bool:

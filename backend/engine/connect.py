@@ -11,7 +11,8 @@ from backend.engine import etcfiles, links, ports
 from backend.engine.container import Container
 from backend.engine.core import Core
 from backend.engine.paths import write
-from backend.engine.record import ContainerRecord
+from backend.engine.record import ContainerRecord, IdRange
+from backend.engine.userns import mappings
 from backend.errors import Conflict, InvalidArgument
 from backend.network.endpoints import ways_out
 from backend.network.records import Endpoint, EndpointWish, Network
@@ -22,19 +23,21 @@ PREDEFINED = ("host", "none")
 
 @dataclass(slots=True)
 class Sandbox:
-    """The network side of a start. `netns`: a descriptor of ours, -1 for none; `joined`: "" = a namespace of its own,
-    "host", or the path of another container's."""
+    """The network side of a start. `netns`: a descriptor of ours, -1 for none; `userns`: of the user namespace that it
+    belongs to, -1 for the host's; `joined`: "" = a namespace of its own, "host", or the path of another container's."""
 
     netns: int = -1
+    userns: int = -1
     joined: str = ""
     files: dict[str, str] = field(default_factory=dict)
     hostname: str = ""
 
     def close(self) -> None:
-        """Let go of the namespace; the container's process keeps it alive."""
-        if self.netns >= 0:
-            os.close(self.netns)
-            self.netns = -1
+        """Let go of the namespaces; the container's process keeps them alive."""
+        for fd in (self.netns, self.userns):
+            if fd >= 0:
+                os.close(fd)
+        self.netns = self.userns = -1
 
 
 def network_mode(mode: str) -> str:
@@ -98,11 +101,13 @@ class Connector:
         """Everything that a start needs. On failure nothing is left."""
         mode = network_mode(container.record.host_config.network_mode)
         if mode.startswith("container:"):
-            return self._join(container, mode.removeprefix("container:"))
+            return await self._join(container, mode.removeprefix("container:"))
         sandbox = Sandbox(hostname=container.hostname)
         try:
             if mode == "host":
                 sandbox.joined = "host"
+            elif container.record.ids is not None:
+                sandbox.userns, sandbox.netns = await self._user_namespace(container.record.ids)
             else:
                 first = mode if mode in container.record.networks else next(iter(container.record.networks), "")
                 sandbox.netns = await self._core.networks.sandbox(self._core.networks.get(first).id if first else "")
@@ -117,14 +122,22 @@ class Connector:
             raise
         return sandbox
 
-    def _join(self, container: Container, ref: str) -> Sandbox:
+    async def _user_namespace(self, ids: IdRange) -> tuple[int, int]:
+        """A user namespace with the container's IDs, and a network namespace whose root is the container's."""
+        return await self._core.keeper.userns(mappings(ids, ids.keep_uid), mappings(ids, ids.keep_gid))
+
+    async def _join(self, container: Container, ref: str) -> Sandbox:
         other = self._core.table.get(ref)
         if other.id == container.id:
             raise InvalidArgument("cannot join own network namespace")
         if not other.status.active:
             raise Conflict(f"cannot join network namespace of a non running container: {other.id}")
         places = self._core.paths.container(other.id)
-        return Sandbox(joined=f"/proc/{other.status.pid}/ns/net", hostname=other.hostname,
+        userns = -1
+        if container.record.ids is not None:
+            userns, unused = await self._user_namespace(container.record.ids)
+            os.close(unused)
+        return Sandbox(joined=f"/proc/{other.status.pid}/ns/net", userns=userns, hostname=other.hostname,
                        files={"/etc/resolv.conf": places.resolv_conf, "/etc/hostname": places.hostname,
                               "/etc/hosts": places.hosts})
 

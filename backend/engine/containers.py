@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from backend.engine import checks, health, links, listing, spec, stats, views, volumedrivers
+from backend.engine import checks, health, links, listing, spec, stats, userns, views, volumedrivers
 from backend.engine.clock import parse_time
 from backend.engine.connect import network_mode, wish_for
 from backend.engine.container import CONDITIONS, Container, PendingAttach, Waiter
@@ -71,8 +71,12 @@ class Containers:
                 log_driver=core.settings.log_driver, log_opts=core.settings.log_opts, others=self._mounts_of)
             if network_mode(record.host_config.network_mode) == "host" and not record.config.hostname:
                 record.config.hostname = os.uname().nodename
+            chosen = userns.wish(record.host_config, core.settings.userns)
+            userns.check(record.host_config, chosen, builtin=not checks.RUNTIMES[record.host_config.runtime])
             self._rehearse(record)
-            container = await self._make(record)
+            with core.ids.claim(chosen, [one.record.ids for one in core.table if one.record.ids is not None]) as ids:
+                record.ids = ids
+                container = await self._make(record)
         except BaseException:
             core.table.unclaim(name)
             raise

@@ -15,6 +15,7 @@ from backend.engine.paths import Paths
 from backend.engine.settings import Settings
 from backend.engine.state import State
 from backend.engine.trust import Trust
+from backend.engine.userns import IdRanges
 from backend.plugins import Plugins
 from backend.volumes.local import VolumeStore
 from backend.volumes.remote import RemoteVolumes
@@ -48,6 +49,7 @@ class Core:
     kernel: tuple[int, int]
     cpus: int
     memory: int
+    ids: IdRanges
     facts: Facts = field(default_factory=look)
     closing: bool = False
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)

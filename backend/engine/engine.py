@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from backend.engine.authorization import Authorizer
-from backend.engine.connect import Connector
+from backend.engine.connect import Connector, host_file
 from backend.engine.container import Table
 from backend.engine.containers import Containers
 from backend.engine.core import Core, log
@@ -30,6 +30,7 @@ from backend.engine.settings import Settings
 from backend.engine.state import State
 from backend.engine.system import System
 from backend.engine.trust import Trust
+from backend.engine.userns import IdRanges, pool
 from backend.engine.volumefiles import VolumeFiles
 from backend.engine.volumes import Volumes
 from backend.network.manager import NetworkManager
@@ -156,7 +157,8 @@ class Engine:
             settings=settings, paths=paths, state=state, events=EventBus(), table=Table(), keeper=connection,
             images=store, trust=Trust(settings.trust_policy, f"{paths.images}/trust", store), networks=manager,
             volumes=volumes, plugins=plugins, plugged=plugged, machine=platform.machine(), kernel=_kernel(),
-            cpus=len(os.sched_getaffinity(0)), memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+            cpus=len(os.sched_getaffinity(0)), memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            ids=IdRanges(*pool(settings.subid_user, host_file("/etc/subuid"), host_file("/etc/subgid"))))
         connector = Connector(core)
         life = Life(core, Launcher(core, connector), connector)
         losses.deliver(Keeping(core, life).lost)

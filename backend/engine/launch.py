@@ -93,6 +93,7 @@ class Launcher:
                 stdio=Stdio(record.config.tty, record.config.open_stdin, record.config.stdin_once, rows, columns),
                 log=LogTarget(places.log, driver, size, files),
                 netns=sandbox.netns if sandbox.netns >= 0 else None,
+                userns=sandbox.userns if sandbox.userns >= 0 else None,
                 runtime=RUNTIMES[record.host_config.runtime])
         await self._attach_pending(container)
         self._tell_volumes(container, "mount")

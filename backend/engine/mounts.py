@@ -15,7 +15,8 @@ from backend.spec import api
 
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 #: What may stand behind the second colon of a -v, one word of each kind at most. Consistency means nothing on Linux.
-_MODES = ({"ro", "rw"}, {"z", "Z"}, {"nocopy"}, {"cached", "consistent", "delegated"}, set(PROPAGATIONS))
+_MODES = ({"ro", "rw"}, {"z", "Z"}, {"nocopy"}, {"cached", "consistent", "delegated"}, set(PROPAGATIONS),
+          {"idmap"})
 _TMPFS_WORDS = frozenset({"exec", "noexec"})
 
 

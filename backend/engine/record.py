@@ -32,6 +32,16 @@ class MountRecord(Struct, kw_only=True, frozen=True):
     subpath: str = ""                   # of a volume: only this part of it is mounted
 
 
+class IdRange(Struct, kw_only=True, frozen=True):
+    """IDs of the host that are a container's, from `start` on. `keep_uid`, `keep_gid`: the one that is the same inside
+    and outside, -1 for none."""
+
+    start: int
+    size: int
+    keep_uid: int = -1
+    keep_gid: int = -1
+
+
 class ContainerRecord(Struct, kw_only=True):
     """A container as its user asked for it, completed from its image. Only rename, update and connect change it."""
 
@@ -48,6 +58,7 @@ class ContainerRecord(Struct, kw_only=True):
     mounts: tuple[MountRecord, ...] = ()
     platform: str = "linux"
     own_log: bool = False               # its log is in our own store, although its driver is called json-file
+    ids: IdRange | None = None          # of its user namespace; None: it has the host's
 
 
 class Status(Struct, kw_only=True):

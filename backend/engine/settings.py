@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class Settings:
     """Set once by the helper. `instance`: "slipway" for the installed one, "slipway-<8 hex>" for private ones; it names
     the firewall table and the cgroups. `bip`: address of the default bridge ("10.1.2.1/24"), "" = chosen.
+    `userns`: the user namespace of containers that ask for none ("" = the host's, "auto" = one of their own);
+    `subid_user`: whose ranges in /etc/subuid and /etc/subgid they get.
     `shutdown_timeout`: seconds that a container gets when the machine goes down, unless it says so itself.
     `plugin_dirs`: where plug-ins are looked for; `authorization`: those that are asked about every request.
     `trust_policy`: the file that says which images may run; where it is not there, all may."""
@@ -33,4 +35,6 @@ class Settings:
     plugin_dirs: tuple[str, ...] = ()
     authorization: tuple[str, ...] = ()
     shutdown_timeout: int = 10
+    userns: str = ""
+    subid_user: str = "slipway"
     version: str = ""

@@ -15,7 +15,8 @@ import msgspec
 
 from backend.engine.limits import resources, rlimits
 from backend.engine.record import ContainerRecord, MountRecord
-from backend.errors import InvalidArgument, NotImplemented_
+from backend.engine.userns import mappings
+from backend.errors import InvalidArgument
 from backend.runtime.caps import NAMES
 from backend.spec import api
 from backend.spec.seccomp import BadProfile, default_seccomp, docker_seccomp
@@ -92,6 +93,10 @@ def build(given: SpecInput) -> dict[str, Any]:
     seccomp = _seccomp(given, options, held)
     if seccomp is not None:
         linux["seccomp"] = seccomp
+    ids = given.record.ids
+    if ids is not None:
+        linux["uidMappings"] = mappings(ids, ids.keep_uid)
+        linux["gidMappings"] = mappings(ids, ids.keep_gid)
     made: dict[str, Any] = {
         "ociVersion": "1.2.0",
         "process": _process(given, held, options),
@@ -246,6 +251,8 @@ def security_options(host: api.HostConfig) -> SecurityOptions:
             writable_cgroups = _truth(entry, value)
         elif name == "apparmor" and found:
             apparmor = "" if value == "docker-default" else value
+        elif name == "userns" and found:
+            continue                                      # see backend.engine.userns
         elif name == "label" and found:
             continue                                      # SELinux does not confine our containers
         else:
@@ -287,10 +294,9 @@ def _hidden(host: api.HostConfig, options: SecurityOptions, asked: list[str] | N
 
 # --- namespaces -----------------------------------------------------------------------------------------------------
 def _namespaces(given: SpecInput) -> list[dict[str, str]]:
-    host = given.record.host_config
-    if host.userns_mode not in ("", "host"):
-        raise NotImplemented_(f"--userns={host.userns_mode} is not supported yet")
     made = [{"type": "mount"}]
+    if given.record.ids is not None:
+        made.append({"type": "user"})
     for kind in ("network", "pid", "ipc", "uts", "cgroup"):
         path = given.joined.get(kind, "")
         if path != "host":
@@ -343,28 +349,40 @@ def _mounts(given: SpecInput, options: SecurityOptions) -> list[dict[str, Any]]:
     below_dev = "/dev" in own
     made = [one for one in _default_mounts(given, options)
             if one["destination"] not in own and not (below_dev and one["destination"].startswith("/dev/"))]
-    made += etc_mounts(given.files, given.record.host_config, given.mounts)
-    return made + user_mounts(given.mounts)
+    shifted = given.record.ids is not None
+    made += etc_mounts(given.files, given.record.host_config, given.mounts, shifted=shifted)
+    return made + user_mounts(given.mounts, shifted=shifted)
 
 
-def etc_mounts(files: Mapping[str, str], host: api.HostConfig, mounts: Sequence[MountRecord]) -> list[dict[str, Any]]:
-    """The mounts of the three files of /etc (target -> source), where the user has none at their places."""
+def etc_mounts(files: Mapping[str, str], host: api.HostConfig, mounts: Sequence[MountRecord], *,
+               shifted: bool = False) -> list[dict[str, Any]]:
+    """The mounts of the three files of /etc (target -> source), where the user has none at their places.
+
+    *shifted*: seen with the IDs of the container's user namespace.
+    """
     own = {one.target for one in mounts}
     read_only = ["ro"] if host.readonly_rootfs else []
-    return [_mount(target, "bind", source, ["rbind", "rprivate", *read_only])
+    more = [*read_only, *(["idmap"] if shifted else [])]
+    return [_mount(target, "bind", source, ["rbind", "rprivate", *more])
             for target, source in files.items() if target not in own and source]
 
 
-def user_mounts(mounts: Sequence[MountRecord]) -> list[dict[str, Any]]:
-    """The user's mounts, the upper ones first."""
+def user_mounts(mounts: Sequence[MountRecord], *, shifted: bool = False) -> list[dict[str, Any]]:
+    """The user's mounts, the upper ones first.
+
+    *shifted*: the container has a user namespace. Volumes are then seen with its IDs; a path of the host only if its
+    user said so (idmap), because that makes the container's root as good as the host's root in there.
+    """
     ordered = sorted(mounts, key=lambda one: (one.target.rstrip("/").count("/"), one.target))
-    return [_user_mount(one) for one in ordered]
+    return [_user_mount(one, shifted) for one in ordered]
 
 
-def _user_mount(one: MountRecord) -> dict[str, Any]:
+def _user_mount(one: MountRecord, shifted: bool) -> dict[str, Any]:
     if one.kind == "tmpfs":
         return _mount(one.target, "tmpfs", "tmpfs", one.options)
     options = ["rbind" if one.recursive else "bind", one.propagation or "rprivate"]
+    if shifted and (one.kind == "volume" or "idmap" in one.mode.split(",")):
+        options.append("idmap")
     if one.read_only:
         options.append("ro" if one.recursive_read_only == "never" or not one.recursive else "rro")
     return _mount(one.target, "bind", one.source, options)

@@ -72,7 +72,8 @@ class System:
             mem_total=core.memory, registry_config=self._registries(), name=uname.nodename,
             labels=list(core.settings.labels), server_version=core.settings.version,
             runtimes={name: api.RuntimeInfo(path=name) for name in checks.RUNTIMES}, default_runtime=checks.OWN_RUNTIME,
-            security_options=["name=seccomp,profile=builtin", "name=cgroupns"],
+            security_options=["name=seccomp,profile=builtin", "name=cgroupns",
+                              *(["name=userns"] if core.settings.userns not in ("", "host") else [])],
             default_address_pools=[api.PoolInfo(base=one.base, size=one.size) for one in pools],
             warnings=list(core.networks.notes) or None)
 

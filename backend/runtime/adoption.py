@@ -31,6 +31,7 @@ from backend.runtime.plan import BadConfig
 from backend.runtime.protocol import Exit, KeeperError, LogTarget, Stdio
 from backend.runtime.records import Records, State, birth
 from backend.runtime.spawn import read_config
+from backend.runtime.userns import id_maps
 
 NAMES = ("1", "2", "stdin", "pidfd")
 
@@ -71,7 +72,8 @@ def restore(records: Records, find: bool) -> Iterator[tuple[Container, dict[int,
         process.status = "running" if end is None else "stopped"
         cgroup = Cgroup(state.cgroup)
         outputs = _find_outputs(state, process, cgroup) if end is None and find else {}
-        yield Container(process, cgroup, state.flags, state.bundle, log, _seccomp(state)), outputs
+        linux = _linux(state)
+        yield Container(process, cgroup, state.flags, state.bundle, log, linux.get("seccomp"), id_maps(linux)), outputs
 
 
 def _look(state: State, process: Process) -> Exit | None:
@@ -138,11 +140,12 @@ def told_by(pidfd: int, end: Exit) -> Exit:
     return Exit(end.id, end.exec_id, 128 + number if number else code, number, end.at, end.oom, known=True)
 
 
-def _seccomp(state: State) -> dict[str, object] | None:
+def _linux(state: State) -> dict[str, Any]:
+    """What its bundle says, for execs; nothing if it is gone."""
     try:
-        return (read_config(state.bundle).get("linux") or {}).get("seccomp")
+        return read_config(state.bundle).get("linux") or {}
     except BadConfig:
-        return None
+        return {}
 
 
 # --- becoming a newer keeper (see backend.runtime.upgrade) ----------------------------------------------------------

@@ -47,6 +47,12 @@ def bounding() -> int:
     return bits
 
 
+def known() -> int:
+    """All that the kernel knows: a new user namespace begins with them."""
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+        return (1 << int(file.read()) + 1) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class CapabilitySets:
     """Five masks, already cut to what the host grants (CAP_SYS_RESOURCE is often withheld in nested machines)."""

@@ -17,7 +17,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -62,7 +62,8 @@ _BUSY_TRIES = 60  # 50 ms apart
 _LOST = "the connection to the keeper is lost"
 # What may be asked again of a new keeper: it changes nothing, or its first half died with the old one.
 _REPEATABLE = frozenset(
-    {Op.CREATE, Op.EXEC, Op.LIST, Op.NETNS, Op.RESIZE, Op.WATCH_LOG, Op.DELETE, Op.COPIES, Op.ATTACH, Op.KILL}
+    {Op.CREATE, Op.EXEC, Op.LIST, Op.NETNS, Op.USERNS, Op.RESIZE, Op.WATCH_LOG, Op.DELETE, Op.COPIES, Op.ATTACH}
+    | {Op.KILL}
 )
 
 
@@ -316,15 +317,16 @@ class Keeper:
     # --- requests ---------------------------------------------------------------------------------------------------
     async def create(
         self, id: str, bundle: str, *, overlay: Overlay | None, stdio: Stdio, log: LogTarget,
-        netns: int | None = None, runtime: str = "",
+        netns: int | None = None, userns: int | None = None, runtime: str = "",
     ) -> int:
         """Makes a container up to the point before its program runs; returns the pid of its first process.
 
         *runtime*: "runc" or "crun" makes it instead of the built-in one (reason ``not_installed`` if it is not there).
         """
+        given = {name: fd for name, fd in (("network", netns), ("user", userns)) if fd is not None}
         reply = await self._ask(
-            Op.CREATE, [netns] if netns is not None else [], id=id, bundle=bundle, stdio=asdict(stdio), log=asdict(log),
-            overlay=asdict(overlay) if overlay is not None else None, runtime=runtime,
+            Op.CREATE, list(given.values()), id=id, bundle=bundle, stdio=asdict(stdio), log=asdict(log),
+            overlay=asdict(overlay) if overlay is not None else None, runtime=runtime, given=list(given),
         )  # fmt: skip
         return self._hold((id, ""), stdio, reply)
 
@@ -440,6 +442,13 @@ class Keeper:
     async def netns(self, count: int = 1) -> builtins.list[int]:
         """Descriptors of *count* (1 to 16) fresh network namespaces."""
         return (await self._ask(Op.NETNS, count=count))[1]
+
+    async def userns(
+        self, uids: Sequence[dict[str, int]], gids: Sequence[dict[str, int]]
+    ) -> tuple[int, int]:
+        """Descriptors of a user namespace with these ranges (OCI's form) and of a network namespace in it."""
+        user, net = (await self._ask(Op.USERNS, uids=list(uids), gids=list(gids)))[1]
+        return user, net
 
     async def unpack(self, tar: int, target: int) -> UnpackResult:
         """Unpacks a tar into a directory, in a confined child."""

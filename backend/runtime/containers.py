@@ -71,6 +71,7 @@ class Containers:
             Op.DELETE: self._delete,
             Op.LIST: self._list,
             Op.NETNS: self._requests.netns,
+            Op.USERNS: self._requests.userns,
             Op.UNPACK: self._confined.unpack,
             Op.INDEX: self._confined.index,
             Op.FILES: self._files,
@@ -147,7 +148,7 @@ class Containers:
                 config=config,
                 overlay=overlay,
                 stdio=stdio,
-                netns=fds[0] if fds else -1,
+                given=_named_namespaces(message, fds),
                 group=group,
             )
             child = spawn.spawn(self._machine, launch, stdio)
@@ -156,7 +157,7 @@ class Containers:
         finally:
             spawn.close_opened(launch, fds)
         process = self._process_of(id, "", child, stdio, answer)
-        container = Container(process, group, flags, bundle, log, linux.get("seccomp"))
+        container = Container(process, group, flags, bundle, log, linux.get("seccomp"), launch.maps)
         self._all[id] = container
         if not stdio.tty:
             self._make_streams(container, process, child.outputs, child.stdin)
@@ -177,7 +178,7 @@ class Containers:
             linux = config.get("linux") or {}
             flags = spawn.namespace_flags(linux.get("namespaces") or [])
             group = Cgroup(str(linux.get("cgroupsPath") or f"slipway/{order.id}"))
-            container = Container(process, group, flags, order.bundle, log, linux.get("seccomp"), order.runtime)
+            container = Container(process, group, flags, order.bundle, log, linux.get("seccomp"), runtime=order.runtime)
             made = self._external.create(
                 replace(order, config=config),
                 lambda born: self._born(container, made, born),
@@ -483,6 +484,7 @@ class Containers:
                 group=container.cgroup,
                 pidfd=container.process.pidfd,
                 flags=container.flags,
+                maps=container.maps,
                 keyring=f"_ses.{container.process.id}",
             )
             child = spawn.spawn(self._machine, launch, stdio)
@@ -641,3 +643,10 @@ class Containers:
     def _list(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         self._read_on()  # asked after everything has been handed over
         self._requests.listing(message, fds, answer)
+
+
+def _named_namespaces(message: dict[str, Any], fds: list[int]) -> dict[str, int]:
+    names = message.get("given") or []
+    if not isinstance(names, list) or len(names) != len(fds) or not all(name in ("network", "user") for name in names):
+        raise BadConfig("names and descriptors of namespaces do not agree")
+    return dict(zip(names, fds, strict=True))

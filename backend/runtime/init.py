@@ -31,11 +31,11 @@ import sys
 import termios
 from typing import NoReturn
 
-from backend.runtime import rootfs, users
+from backend.runtime import rootfs, userns, users
 from backend.runtime import syscalls as sc
 from backend.runtime.caps import SYS_ADMIN
 from backend.runtime.launch import DEFAULT_PATH, Launch, ProcessPlan
-from backend.runtime.plan import BindMount, FsMount
+from backend.runtime.plan import BadConfig, BindMount, FsMount
 
 READY, GO, JOIN = b"R", b"G", b"J"
 NEVER_RAN = 125  # the keeper went before it gave the word: what a shell user knows as "the engine could not run it"
@@ -125,14 +125,11 @@ def _main(launch: Launch, sync: socket.socket) -> NoReturn:
     _set_oom_score(process)
     apparmor = os.open("/proc/self/attr/exec", os.O_WRONLY | os.O_CLOEXEC) if process.apparmor else -1
     root = _build_container(launch) if launch.root is not None else _enter_container(launch)
-    if launch.keyring:
-        try:
-            sc.join_session_keyring(launch.keyring)
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.EDQUOT, errno.EACCES):
-                raise
+    if launch.maps is None:
+        _own_keyring(launch)
     identity = _identity(process, root)
-    fds = _terminal(launch, root, identity.uid) if launch.tty else []
+    owner = _on_host(identity, launch.maps)
+    fds = _terminal(launch, root, owner) if launch.tty else []
     if launch.root is not None:
         _finish_container(launch, root)
     else:
@@ -147,13 +144,35 @@ def _main(launch: Launch, sync: socket.socket) -> NoReturn:
     if sync.recv(1) != GO:
         os._exit(NEVER_RAN)  # the keeper has changed its mind, or is gone
     if not launch.tty:
-        _own_stdio(identity.uid)
+        _own_stdio(owner)
     if not launch.tiny_init:
         _session(launch.tty)
     _become(launch, identity, apparmor)
     if launch.tiny_init:
         _tiny_init(launch, sync)
     _execute(program, process.args, environment)
+
+
+def _own_keyring(launch: Launch) -> None:
+    if not launch.keyring:
+        return
+    try:
+        sc.join_session_keyring(launch.keyring)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EDQUOT, errno.EACCES):
+            raise
+
+
+def _on_host(identity: users.Identity, maps: userns.IdMaps | None) -> int:
+    """The user's ID outside. Raises :class:`Refused` if one of the identity's IDs is none of the container's."""
+    if maps is None:
+        return identity.uid
+    try:
+        for gid in (identity.gid, *identity.groups):
+            maps.gid(gid)
+        return maps.uid(identity.uid)
+    except BadConfig as error:
+        raise Refused("no_user", str(error)) from error
 
 
 # --- cgroup, oom ----------------------------------------------------------------------------------------------------
@@ -189,18 +208,25 @@ def _set_oom_score(process: ProcessPlan) -> None:
 def _build_container(launch: Launch) -> int:
     assert launch.root is not None
     for fd, kind in launch.enter:
+        if kind == sc.CLONE_NEWUSER:
+            launch.userns = fd  # entered last: until then the host's root is at work
+            continue
         sc.setns(fd, kind)
         os.close(fd)
     if launch.flags & sc.CLONE_NEWNET:
         sc.loopback_up()
-    root = rootfs.mount_root(launch.root)
+    if launch.maps is not None:
+        userns.act_as_root_of(launch.maps)
+    root = rootfs.mount_root(launch.root, launch.userns)
     path = os.readlink(rootfs.by_fd(root))
     for op in launch.root.mounts:
         try:
             if isinstance(op, FsMount):
                 rootfs.fresh_mount(root, path, op)
+                if launch.maps is not None and op.kind in ("devpts", "mqueue"):
+                    rootfs.give_away(root, op.target, launch.maps.uid(0), launch.maps.gid(0))
             elif isinstance(op, BindMount):
-                rootfs.bind_mount(root, path, op)
+                rootfs.bind_mount(root, path, op, launch.userns)
             else:
                 rootfs.cgroup_mount(
                     root, op, launch.cgroup_layout, own_namespace=launch.cgroup_namespace, paths=launch.cgroup_paths
@@ -239,7 +265,11 @@ def _finish_container(launch: Launch, root: int) -> None:
 
 def _enter_container(launch: Launch) -> int:
     sc.setns(launch.join, launch.join_flags)
-    os.close(launch.join)
+    if launch.maps is None:
+        os.close(launch.join)
+    else:
+        launch.userns = launch.join
+        userns.act_as_root_of(launch.maps)
     return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
@@ -330,11 +360,17 @@ def _become(launch: Launch, identity: users.Identity, apparmor: int) -> None:
         os.close(apparmor)
     os.umask(process.umask)
     _limits(launch)
-    caps.drop_bounding(launch.host_capabilities)
+    if launch.maps is not None:
+        userns.enter(launch.userns, sc.CLONE_NEWUSER)
+        if launch.root is not None:
+            userns.own_mounts()
+    caps.drop_bounding(launch.host_capabilities if launch.maps is None else launch.all_capabilities)
     sc.prctl(sc.PR_SET_KEEPCAPS, 1)
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
+    if launch.maps is not None:
+        _own_keyring(launch)
     # Without no_new_privs the filter may only be installed with CAP_SYS_ADMIN, which is given up right after.
     extra = SYS_ADMIN if process.seccomp and not process.no_new_privileges else 0
     caps.apply(extra)

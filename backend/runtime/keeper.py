@@ -274,7 +274,7 @@ def _prepare() -> Machine:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.environ.clear()
-    machine = Machine(caps.bounding(), (soft, hard))
+    machine = Machine(caps.bounding(), (soft, hard), caps.known())
     machine.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     return machine
 

@@ -13,10 +13,12 @@ from backend.runtime import syscalls as sc
 from backend.runtime.caps import CapabilitySets
 from backend.runtime.plan import BadConfig, RootPlan
 from backend.runtime.seccomp import BadProfile, Compiler
+from backend.runtime.userns import IdMaps
 
 NAMESPACES = {
     "mount": sc.CLONE_NEWNS, "network": sc.CLONE_NEWNET, "pid": sc.CLONE_NEWPID, "ipc": sc.CLONE_NEWIPC,
     "uts": sc.CLONE_NEWUTS, "cgroup": sc.CLONE_NEWCGROUP, "time": sc.CLONE_NEWTIME,
+    "user": sc.CLONE_NEWUSER,
 }  # fmt: skip
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -66,6 +68,9 @@ class Launch:
     domainname: str = ""
     tiny_init: bool = False
     keyring: str = ""
+    maps: IdMaps | None = None  # of its user namespace; None: it has the host's
+    userns: int = -1  # descriptor of that namespace, or the pidfd of a process in it; entered last
+    all_capabilities: int = 0  # what a new user namespace begins with
     nofile: tuple[int, int] = (0, 0)  # limits that the keeper itself was started with
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from backend.runtime.cgroups import Cgroup
 from backend.runtime.protocol import Exit, KeeperError, LogTarget, Stdio
 from backend.runtime.pump import Streams
+from backend.runtime.userns import IdMaps
 
 Answer = Callable[..., None]
 
@@ -46,6 +47,7 @@ class Container:
     bundle: str
     log: LogTarget
     seccomp: dict[str, Any] | None
+    maps: IdMaps | None = None  # of its own user namespace
     runtime: str = ""  # another program that creates and starts it; see external.py
     pipes: tuple[int, ...] = ()  # inodes of the output pipes
     execs: dict[str, Process] = field(default_factory=dict)

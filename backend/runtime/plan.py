@@ -7,8 +7,8 @@ Everything is computed before the fork: the child only carries out, in order, th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from backend.runtime import syscalls as sc
 
@@ -54,6 +54,7 @@ class BindMount:
     recursive_attributes: bool
     propagation: int
     propagation_recursive: bool
+    idmap: bool = False  # seen with the container's IDs, where it has a user namespace
 
     def describe(self) -> str:
         """One line for the log."""
@@ -225,6 +226,7 @@ def _bind(entry: dict[str, Any], target: str, options: list[str]) -> BindMount:
     add = remove = 0
     recursive_attributes = False
     propagation, propagation_recursive = sc.MS_PRIVATE, True
+    idmap = "idmap" in options or "ridmap" in options
     for option in options:
         plain = _RECURSIVE.get(option, option)
         recursive_attributes |= plain is not option and option in _RECURSIVE
@@ -242,6 +244,7 @@ def _bind(entry: dict[str, Any], target: str, options: list[str]) -> BindMount:
         recursive_attributes,
         propagation,
         propagation_recursive,
+        idmap,
     )
 
 
@@ -287,8 +290,30 @@ def _sysctls(linux: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(result)
 
 
-def root_plan(config: dict[str, Any], bundle: str, overlay: Overlay | None, *, tty: bool) -> RootPlan:
-    """The plan of *config* (OCI). Raises :class:`BadConfig`."""
+class Maps(Protocol):
+    """Which IDs of the host a container's are (:class:`backend.runtime.userns.IdMaps`)."""
+
+    def uid(self, inside: int) -> int: ...
+    def gid(self, inside: int) -> int: ...
+
+
+def _shifted(op: MountOp, maps: Maps) -> MountOp:
+    """A fresh file system's owner as the host numbers it."""
+    if not isinstance(op, FsMount):
+        return op
+    data = []
+    for option in op.data.split(","):
+        name, _, value = option.partition("=")
+        if name in ("uid", "gid") and value.isdecimal():
+            option = f"{name}={maps.uid(int(value)) if name == 'uid' else maps.gid(int(value))}"
+        data.append(option)
+    return replace(op, data=",".join(data))
+
+
+def root_plan(
+    config: dict[str, Any], bundle: str, overlay: Overlay | None, *, tty: bool, maps: Maps | None = None
+) -> RootPlan:
+    """The plan of *config* (OCI), of a container with its own IDs if *maps* are given. Raises :class:`BadConfig`."""
     linux = config.get("linux") or {}
     root = config.get("root") or {}
     path = f"{bundle}/rootfs" if overlay else str(root.get("path") or "rootfs")
@@ -299,6 +324,11 @@ def root_plan(config: dict[str, Any], bundle: str, overlay: Overlay | None, *, t
         raise BadConfig(f"rootfsPropagation {propagation!r} is not known")
     mounts = tuple(_mount(m) for m in config.get("mounts") or [])
     given = tuple(device(d) for d in linux.get("devices") or [])
+    if maps is not None:
+        mounts = tuple(_shifted(one, maps) for one in mounts)
+        given = tuple(replace(one, uid=maps.uid(one.uid), gid=maps.gid(one.gid)) for one in given)
+        if PROPAGATION[propagation][0] == sc.MS_SHARED:
+            raise BadConfig("a mount that is shared with the host needs --userns=host")
     has_dev = any(isinstance(m, FsMount) and m.target == "/dev" for m in mounts)
     taken = {d.path for d in given}
     defaults = tuple(d for d in DEFAULT_DEVICES if d.path not in taken) if has_dev else ()

@@ -52,6 +52,9 @@ class Op(enum.Enum):
     """Tells what the keeper knows. Touches nothing."""
     NETNS = "netns"
     """Makes empty network namespaces with lo up. The keeper is in them for the moment of making, with no input."""
+    USERNS = "userns"
+    """Makes a user namespace with the ID ranges named and an empty network namespace in it, by a process that holds
+    nothing and ends with the request."""
     UNPACK = "unpack"
     """Unpacks a tar (given by descriptor) into a directory (given by descriptor) in a confined child: it can reach
     nothing but the two."""

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from backend.runtime import syscalls as sc
+from backend.runtime import userns
 from backend.runtime.model import Answer, Container, Process
+from backend.runtime.plan import BadConfig
 from backend.runtime.protocol import KeeperError
 from backend.runtime.protocol import field as get
 from backend.runtime.pump import Client
@@ -108,6 +110,25 @@ class Requests:
             finally:
                 for fd in made:
                     os.close(fd)
+
+
+    def userns(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+        """Makes a user namespace and a network namespace in it."""
+        made: tuple[int, ...] = ()
+        try:
+            maps = userns.id_maps({"uidMappings": message.get("uids"), "gidMappings": message.get("gids")})
+            if maps is None:
+                raise BadConfig("a user namespace needs ID mappings")
+            made = userns.make(maps)
+            answer({}, list(made))
+        except BadConfig as error:
+            raise KeeperError("userns", "bad_config", str(error)) from error
+        except OSError as error:
+            text = f"user namespace: {error.strerror}; --userns=host does without"
+            raise KeeperError("userns", "other", text, error.errno) from error
+        finally:
+            for fd in made:
+                os.close(fd)
 
 
 def join_client(process: Process, fd: int, wish: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from backend.runtime import syscalls as sc
 from backend.runtime.copyup import copy_tree
@@ -121,14 +122,53 @@ def overlay_plan(path: str, overlay: Overlay) -> RootPlan:
     return RootPlan(path, overlay, False, sc.MS_PRIVATE, (), (), (), (), (), False)
 
 
-def mount_root(plan: RootPlan) -> int:
-    """Mounts the root and returns it as a directory descriptor on the new mount."""
+@contextmanager
+def _shifted(overlay: Overlay, userns: int) -> Iterator[None]:
+    """While this lasts, layers and the directory with upper and work are covered by themselves, seen with the
+    container's IDs: overlay takes hold of what it finds at the paths. Only in this mount namespace."""
+    covered: list[str] = []
+    try:
+        for path in dict.fromkeys((*overlay.lower, os.path.commonpath((overlay.upper, overlay.work)))):
+            point = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            tree = sc.open_tree(sc.AT_FDCWD, path, sc.OPEN_TREE_CLONE)
+            try:
+                _idmap(tree, userns, path)
+                sc.move_mount(tree, point)
+                covered.append(path)
+            finally:
+                os.close(tree)
+                os.close(point)
+        yield
+    finally:
+        for path in reversed(covered):
+            sc.umount2(path, sc.MNT_DETACH)
+
+
+def _idmap(tree: int, userns: int, path: str, *, recursive: bool = False) -> None:
+    try:
+        sc.mount_setattr(tree, userns=userns, recursive=recursive)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        text = f"the file system of {path} cannot be mounted with shifted IDs on this kernel; use --userns=host"
+        raise OSError(errno.EINVAL, text) from error
+
+
+def mount_root(plan: RootPlan, userns: int = -1) -> int:
+    """Mounts the root and returns it as a directory descriptor on the new mount.
+
+    *userns*: its user namespace, if it has one of its own.
+    """
     sc.mount(None, "/", None, sc.MS_REC | plan.propagation)
     if plan.propagation == sc.MS_SHARED:
         _detach_from_host(plan.path)
     point = os.open(plan.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _mount_on(plan, point)
+        if userns >= 0 and plan.overlay is not None:
+            with _shifted(plan.overlay, userns):
+                _mount_on(plan, point, userns)
+        else:
+            _mount_on(plan, point, userns)
     except OSError as error:
         raise MountFailed(f"mount root file system on {plan.path}", error) from error
     finally:
@@ -136,9 +176,15 @@ def mount_root(plan: RootPlan) -> int:
     return os.open(plan.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _mount_on(plan: RootPlan, point: int) -> None:
+def _mount_on(plan: RootPlan, point: int, userns: int) -> None:
     if plan.overlay is None:
-        sc.mount(plan.path, by_fd(point), None, sc.MS_BIND | sc.MS_REC)
+        tree = sc.open_tree(point, "", sc.OPEN_TREE_CLONE | sc.AT_RECURSIVE | sc.AT_EMPTY_PATH)
+        try:
+            if userns >= 0:
+                _idmap(tree, userns, plan.path)
+            sc.move_mount(tree, point)
+        finally:
+            os.close(tree)
         return
     try:
         tree = _overlay_by_fsconfig(plan.overlay)
@@ -200,6 +246,15 @@ def fresh_mount(root: int, root_path: str, op: FsMount) -> None:
             os.close(beneath)
 
 
+def give_away(root: int, path: str, uid: int, gid: int) -> None:
+    """Makes the top of a file system just mounted belong to somebody; some always begin as the host's root's."""
+    fd = _open(root, path)
+    try:
+        os.chown(by_fd(fd), uid, gid)
+    finally:
+        os.close(fd)
+
+
 def _fill(root: int, op: FsMount, beneath: int) -> None:
     top = sc.openat2(root, op.target.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY, resolve=IN_ROOT)
     try:
@@ -216,11 +271,13 @@ def _fill(root: int, op: FsMount, beneath: int) -> None:
 _LOCKABLE = sc.MOUNT_ATTR_NOSUID | sc.MOUNT_ATTR_NODEV | sc.MOUNT_ATTR_NOEXEC | sc.MOUNT_ATTR_RDONLY
 
 
-def bind_mount(root: int, root_path: str, op: BindMount) -> None:
+def bind_mount(root: int, root_path: str, op: BindMount, userns: int = -1) -> None:
     """A clone of the source's tree, its attributes set before it becomes visible anywhere."""
     tree = sc.open_tree(sc.AT_FDCWD, op.source, sc.OPEN_TREE_CLONE | (sc.AT_RECURSIVE if op.recursive else 0))
     try:
         is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+        if op.idmap and userns >= 0:
+            _idmap(tree, userns, op.source, recursive=op.recursive)
         if op.propagation:
             sc.mount_setattr(tree, propagation=op.propagation, recursive=op.propagation_recursive)
         if op.add or op.remove:

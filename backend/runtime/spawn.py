@@ -8,6 +8,7 @@ import gc
 import json
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from backend.runtime.plan import BadConfig, Overlay, root_plan
 from backend.runtime.pool import Pool, fits
 from backend.runtime.protocol import KeeperError, Stdio
 from backend.runtime.seccomp import Compiler
+from backend.runtime.userns import IdMaps, id_maps
 
 MAX_CONFIG = 4 << 20
 
@@ -29,6 +31,7 @@ class Machine:
 
     capabilities: int
     nofile: tuple[int, int]
+    all_capabilities: int = 0  # that the kernel knows
     compiler: Compiler = field(default_factory=Compiler)
     pid_namespace: int = -1
     pool: Pool = field(default_factory=Pool)
@@ -79,7 +82,7 @@ def _open_namespace(path: str, kind: int) -> int:
     raise BadConfig(f"{path} is not a namespace of the right kind")
 
 
-def _namespaces(launch: Launch, entries: list[dict[str, Any]], netns: int) -> int:
+def _namespaces(launch: Launch, entries: list[dict[str, Any]], given: Mapping[str, int]) -> int:
     """Fills *launch* with the namespaces to make and to enter; returns all of their flags together."""
     everything, enter = 0, []
     for entry in entries:
@@ -88,18 +91,22 @@ def _namespaces(launch: Launch, entries: list[dict[str, Any]], netns: int) -> in
             raise BadConfig(f"namespace type {entry.get('type')!r} is not supported")
         everything |= kind
         path = entry.get("path")
-        if kind == sc.CLONE_NEWNET and netns >= 0:
-            enter.append((netns, kind))
+        if entry["type"] in given:
+            enter.append((given[entry["type"]], kind))
         elif path and kind == sc.CLONE_NEWPID:
             launch.pid_namespace = _open_namespace(str(path), kind)
         elif path:
             enter.append((_open_namespace(str(path), kind), kind))
         elif kind == sc.CLONE_NEWCGROUP:
             launch.cgroup_namespace = True
+        elif kind == sc.CLONE_NEWUSER:
+            raise BadConfig("a user namespace is made before its container, together with its network namespace")
         elif kind != sc.CLONE_NEWTIME:  # a time namespace needs offsets before its first process
             launch.flags |= kind
     if not everything & sc.CLONE_NEWNS:
         raise BadConfig("a container needs a mount namespace of its own")
+    if bool(everything & sc.CLONE_NEWUSER) != (launch.maps is not None):
+        raise BadConfig("a user namespace and ID mappings go together")
     launch.enter = tuple(enter)
     return everything & ~sc.CLONE_NEWTIME
 
@@ -123,17 +130,22 @@ def container_launch(
     config: dict[str, Any],
     overlay: Overlay | None,
     stdio: Stdio,
-    netns: int,
+    given: Mapping[str, int],
     group: Cgroup,
 ) -> tuple[Launch, int]:
-    """The plan of a container's start and the flags of all its namespaces. Raises :class:`BadConfig`."""
+    """The plan of a container's start and the flags of all its namespaces. Raises :class:`BadConfig`.
+
+    *given*: namespaces that the caller made, by their OCI type.
+    """
     linux = config.get("linux") or {}
+    maps = id_maps(linux)
     process = process_plan(config.get("process") or {}, linux.get("seccomp"), machine.compiler, machine.capabilities)
-    root = root_plan(config, bundle, overlay, tty=stdio.tty)
+    root = root_plan(config, bundle, overlay, tty=stdio.tty, maps=maps)
     launch = Launch(
-        process, machine.capabilities, stdio.tty, stdio.rows, stdio.columns, root=root, nofile=machine.nofile
-    )
-    flags = _namespaces(launch, linux.get("namespaces") or [], netns)
+        process, machine.capabilities, stdio.tty, stdio.rows, stdio.columns, root=root, nofile=machine.nofile,
+        maps=maps, all_capabilities=machine.all_capabilities,
+    )  # fmt: skip
+    flags = _namespaces(launch, linux.get("namespaces") or [], given)
     launch.cgroup_files = group.join_files()
     launch.cgroup_layout = layout().mounts
     launch.cgroup_paths = group.by_mount()
@@ -153,12 +165,14 @@ def exec_launch(
     group: Cgroup,
     pidfd: int,
     flags: int,
+    maps: IdMaps | None,
     keyring: str,
 ) -> Launch:
     """The plan of an exec into the container of *pidfd*. Raises :class:`BadConfig`."""
     plan = process_plan(process, process.get("seccomp", seccomp), machine.compiler, machine.capabilities)
-    launch = Launch(plan, machine.capabilities, stdio.tty, stdio.rows, stdio.columns, nofile=machine.nofile)
-    launch.join, launch.join_flags = pidfd, flags & ~sc.CLONE_NEWPID
+    launch = Launch(plan, machine.capabilities, stdio.tty, stdio.rows, stdio.columns, nofile=machine.nofile, maps=maps,
+                    all_capabilities=machine.all_capabilities)  # fmt: skip
+    launch.join, launch.join_flags = pidfd, flags & ~(sc.CLONE_NEWPID | sc.CLONE_NEWUSER)
     launch.cgroup_files = group.join_files()
     launch.keyring = keyring
     if flags & sc.CLONE_NEWPID:

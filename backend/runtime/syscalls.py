@@ -56,6 +56,7 @@ MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+MOUNT_ATTR_IDMAP = 0x100000
 
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
@@ -235,6 +236,14 @@ def capget() -> tuple[int, int, int]:
     return low[0] | low[3] << 32, low[1] | low[4] << 32, low[2] | low[5] << 32
 
 
+def setfsids(uid: int, gid: int) -> None:
+    """Sets the IDs that count for files (and only for them). OSError where they did not take."""
+    for call, wanted in ((_libc.setfsgid, gid), (_libc.setfsuid, uid)):
+        call(ctypes.c_uint32(wanted))
+        if call(ctypes.c_uint32(0xFFFFFFFF)) & 0xFFFFFFFF != wanted:  # -1 changes nothing and tells what is
+            raise OSError(errno.EINVAL, "the file system IDs could not be set")
+
+
 def join_session_keyring(name: str) -> None:
     """Gives the process a session keyring of its own, so that it cannot search the host's."""
     _call("keyctl", _number("keyctl"), KEYCTL_JOIN_SESSION_KEYRING, os.fsencode(name))
@@ -339,9 +348,14 @@ def open_tree(directory: int, path: str, flags: int) -> int:
     return _call(f"open_tree {path}", 428, directory, _bytes(path), flags | OPEN_TREE_CLOEXEC)
 
 
-def mount_setattr(fd: int, *, add: int = 0, remove: int = 0, propagation: int = 0, recursive: bool = False) -> None:
-    """Adds and removes ``MOUNT_ATTR_*`` on the mount of *fd*; flags that are not named stay as they are."""
-    attributes = _MountAttr(add, remove, propagation, 0)
+def mount_setattr(
+    fd: int, *, add: int = 0, remove: int = 0, propagation: int = 0, recursive: bool = False, userns: int = -1
+) -> None:
+    """Adds and removes ``MOUNT_ATTR_*`` on the mount of *fd*; flags that are not named stay as they are.
+
+    *userns*: a user namespace by whose mapping the IDs on the file system are seen from now on.
+    """
+    attributes = _MountAttr(add | (MOUNT_ATTR_IDMAP if userns >= 0 else 0), remove, propagation, max(userns, 0))
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _call("mount_setattr", 442, fd, b"", flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
 
