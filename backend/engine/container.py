@@ -77,6 +77,7 @@ class Container:
     stopping: bool = False                # a stop is under way: its exit is no reason to restart
     hushed: bool = False                  # no restart after the next exit (restart, shutdown)
     removed: bool = False
+    holds: int = 0                        # copies of its files that are under way and have it paused
     failures: int = 0                     # restarts since it last ran for a while: the back-off
     restart_timer: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)

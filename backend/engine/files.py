@@ -216,12 +216,12 @@ class Files:
         name = _target(repository, tag)
         defaults = _defaults(config or container.record.config, container.record.config, changes)
         change = Commit(defaults, name, author, comment, " ".join(container.record.config.cmd or ()))
-        paused = pause and await self._pause(container)
+        paused = pause and await self._life.hold(container)
         try:
             image = await self._commit(container, change)
         finally:
             if paused:
-                await self._unpause(container)
+                await self._life.let_go(container)
         shown = parse(name).familiar if name else ""
         self._life.tell(container, "commit", comment=comment, imageID=image, imageRef=shown)
         return image
@@ -240,22 +240,6 @@ class Files:
             raise ServerError(f"cannot commit container {container.id}: {error.message}") from error
         finally:
             self._core.images.release(holder)
-
-    async def _pause(self, container: Container) -> bool:
-        """Hold a running container still; False if it is not running (or ends, or is paused, this very moment)."""
-        if container.status.state != "running":
-            return False
-        try:
-            await self._life.pause(container)
-        except Conflict:
-            return False
-        return True
-
-    async def _unpause(self, container: Container) -> None:
-        try:
-            await self._life.unpause(container)
-        except Conflict:
-            return                                 # somebody has done so, or killed it, meanwhile
 
 
 # --- words ----------------------------------------------------------------------------------------------------------

@@ -331,6 +331,39 @@ class Life:
             self.keep(container)
             self.tell(container, "pause")
 
+    async def hold(self, container: Container) -> bool:
+        """Pause it for work of the engine's own, until :meth:`let_go` or, should the helper be killed, its next start.
+        False: it is not running, or ends or is paused by somebody else this very moment."""
+        if container.holds:                        # by another copy, whose pause may be under way
+            container.holds += 1
+            async with container.lock:
+                return True
+        if container.status.state != "running":
+            return False
+        container.holds = 1
+        container.status.held = True
+        try:
+            # On the disk before the pause: a helper that is killed now must know whose pause it was.
+            await self._core.state.put_status(container.id, container.status)
+            await self.pause(container)
+        except BaseException as error:
+            await self.let_go(container)
+            if isinstance(error, Conflict):
+                return False
+            raise
+        return True
+
+    async def let_go(self, container: Container) -> None:
+        """The end of :meth:`hold`; of no effect if others hold it still, or it has ended or been unpaused meanwhile."""
+        container.holds = max(0, container.holds - 1)
+        if container.holds:
+            return
+        container.status.held = False
+        try:
+            await self.unpause(container)
+        except Conflict:
+            self.keep(container)
+
     async def unpause(self, container: Container) -> None:
         """Let them go on."""
         async with container.lock:

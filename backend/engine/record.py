@@ -77,6 +77,7 @@ class Status(Struct, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[PublishedPort, ...] = ()
     removing: bool = False
+    held: bool = False                  # paused by the engine for a copy of its files, which lets it go on afterwards
 
     @property
     def active(self) -> bool:

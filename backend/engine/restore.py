@@ -71,6 +71,8 @@ async def _adopt_running(core: Core, life: Life, container: Container, seen: Kee
         status.state, status.started_at, status.ever_started = "running", seen.started_at, True
         status.exit_code, status.error = 0, ""
     status.state = "paused" if life.cgroup(container).frozen() else "running"
+    if status.held:                        # the engine died during a copy of its files
+        await life.let_go(container)
     await core.images.lowers(container.record.image, container.id)
     for one in container.record.mounts:
         if one.kind == "volume" and volumedrivers.is_local(core, one.volume):

@@ -11,7 +11,7 @@ import asyncio
 import builtins
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal, TypeVar
 
@@ -121,8 +121,8 @@ class VolumeFiles:
         """While this lasts, no running container writes to the volume."""
         async with AsyncExitStack() as stack:
             for one in self._running(name, writers=True):
-                if one.status.state == "running" and await _changed(self._life.pause, one):
-                    stack.push_async_callback(_changed, self._life.unpause, one)
+                if await self._life.hold(one):
+                    stack.push_async_callback(self._life.let_go, one)
             yield
 
     async def _copy(self, name: str, source: int, target: int) -> None:
@@ -235,15 +235,6 @@ class VolumeFiles:
                 os.close(draft)
         core.events.publish("volume", "create", made.name, {"driver": made.driver})
         return view(made)
-
-
-async def _changed(change: Callable[[Container], Awaitable[None]], container: Container) -> bool:
-    """A pause or its end. False: it has ended, or somebody else has done the same, this very moment."""
-    try:
-        await change(container)
-    except Conflict:
-        return False
-    return True
 
 
 def _refusal(error: KeeperError, name: str) -> EngineError:

@@ -21,39 +21,51 @@ from backend.runtime.tarstream import (
     sum_fits,
 )
 
-_PIECE = 1 << 20
+_SIZE = 1 << 20
+_ENOUGH = 1 << 18  # what a body is given on in, if there is so much of it: small writes cost a file system much more
 
 
 class Pipe:
-    """Reads the descriptor *fd* in order, through one buffer."""
+    """Reads the descriptor *fd* in order, through one buffer that is made once. What :meth:`pieces` gives is valid
+    until the next call."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._buffer = memoryview(b"")
+        self._buffer = memoryview(bytearray(_SIZE))
+        self._at = self._end = 0
 
-    def _more(self, most: int) -> memoryview:
+    def _fill(self, enough: int) -> None:
+        """Reads on until *enough* bytes are there, or all."""
+        if self._at == self._end:
+            self._at = self._end = 0
+        elif self._at + enough > _SIZE:
+            rest = self._end - self._at
+            self._buffer[:rest] = bytes(self._buffer[self._at : self._end])
+            self._at, self._end = 0, rest
+        while self._end - self._at < enough:
+            got = os.readv(self._fd, [self._buffer[self._end :]])
+            if not got:
+                return
+            self._end += got
+
+    def _more(self, most: int, enough: int) -> memoryview:
         """The next bytes, at most *most*; empty at the end."""
-        if not self._buffer:
-            self._buffer = memoryview(os.read(self._fd, _PIECE))
-        piece, self._buffer = self._buffer[:most], self._buffer[most:]
-        return piece
+        if self._end - self._at < enough:
+            self._fill(enough)
+        start, self._at = self._at, min(self._at + most, self._end)
+        return self._buffer[start : self._at]
 
     def take(self, size: int) -> bytes:
         """Exactly *size* bytes, or fewer at the end of the stream."""
-        piece = self._more(size)
-        if len(piece) == size or not piece:
-            return bytes(piece)
-        parts = [piece]
-        size -= len(piece)
-        while size and (piece := self._more(size)):
-            parts.append(piece)
-            size -= len(piece)
-        return b"".join(parts)
+        piece = bytes(self._more(size, min(size, _ENOUGH)))
+        while len(piece) < size and (more := self._more(size - len(piece), min(size - len(piece), _ENOUGH))):
+            piece += bytes(more)
+        return piece
 
     def pieces(self, size: int) -> Iterator[memoryview]:
         """*size* bytes as they come. Raises :class:`BadTar` if the stream ends before."""
         while size:
-            piece = self._more(size)
+            piece = self._more(size, min(size, _ENOUGH))
             if not piece:
                 raise BadTar("the archive ends in the middle of a file")
             size -= len(piece)
@@ -66,8 +78,8 @@ class Pipe:
 
     def drain(self) -> None:
         """Reads what stands behind the archive, so that whoever writes it can come to its end."""
-        self._buffer = memoryview(b"")
-        while os.read(self._fd, _PIECE):
+        self._at = self._end
+        while self._more(_SIZE, 1):
             pass
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench import scale
+from tests.bench import copying, scale
 from tests.bench.engines import IMAGE, EngineUnderTest
 from tests.bench.wire import drain, hijack
 
@@ -227,6 +227,14 @@ SCENARIOS = [
     Scenario("the 20 MB of log read back", "s", scale.log_read, 3),
     Scenario("the last 100 lines of it", "ms", scale.log_tail, 5),
     Scenario("removal of that container", "ms", scale.log_gone, 1),
+    Scenario("copy 100 MB into a container", "MB/s", copying.large_in, 5),
+    Scenario("copy 100 MB out of a container", "MB/s", copying.large_out, 5),
+    Scenario("copy 2,000 files into a container", "s", copying.many_in, 5),
+    Scenario("copy 2,000 files out of a container", "s", copying.many_out, 5),
+    Scenario("docker cp of 100 MB into a container", "s", copying.client("large"), 3),
+    Scenario("docker cp of 2,000 files into a container", "s", copying.client("many"), 3),
+    Scenario("commit of a small change", "ms", copying.change("POST", "/commit?container={id}"), 5),
+    Scenario("diff of a small change", "ms", copying.change("GET", "/containers/{id}/changes"), 5),
     Scenario("docker version (the client alone)", "ms", docker("version"), 10),
     Scenario("docker run --rm --network none busybox true", "ms", docker("run", "--rm", "--network", "none", IMAGE, "true"), 10),
     Scenario("docker run --rm busybox true", "ms", docker("run", "--rm", IMAGE, "true"), 10),

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import signal
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -214,9 +215,9 @@ async def test_a_backup_under_a_writing_container_is_of_one_moment(client: Clien
     helper.docker("run", "-d", "--name", "writer", "-v", "busy:/v", "bb:1", "sh", "-c",
                   "i=0; while :; do i=$((i+1)); echo $i > /v/a; for f in 1 2 3 4 5 6 7 8; do echo $i > /v/m$f; done; echo $i > /v/z; done")
     files = client.volume_files("busy")
-    for _ in range(200):
-        if any(one.name == "z" for one in (await files.list()).entries):
-            break
+    async with asyncio.timeout(30):
+        while not any(one.name == "z" for one in (await files.list()).entries):
+            await asyncio.sleep(0.01)
     for _ in range(4):
         data = await whole(files.backup())
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
@@ -253,3 +254,20 @@ async def test_a_volume_of_the_local_drivers_mounts_is_backed_up_and_restored_to
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo("f"))
     assert (await files.restore(sent(out.getvalue()))).entries == 1
+
+
+async def test_a_container_held_for_a_backup_goes_on_when_the_helper_is_killed(client: Client, helper: PrivateHelper) -> None:
+    files, disk = await fresh(client, "held")
+    (disk / "large").write_bytes(os.urandom(1 << 20) * 300)
+    helper.docker("run", "-d", "--name", "held", "-v", "held:/v", "bb:1", "sleep", "1000")
+    backup = asyncio.ensure_future(whole(files.backup()))
+    while not backup.done() and (await client.inspect_container("held")).state.status != "paused":
+        pass
+    assert not backup.done(), "it was never seen paused"
+    helper.leave(signal.SIGKILL)
+    with pytest.raises(EngineError):
+        await backup
+    helper.start()
+    assert (await client.inspect_container("held")).state.status == "running"
+    assert [one for one in os.listdir(disk.parent.parent) if one.startswith(".scratch")] == []
+    helper.docker("rm", "-f", "held")
