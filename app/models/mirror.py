@@ -46,6 +46,7 @@ class Mirror(QObject):
     loaded = Signal()
     told = Signal(object)
     usage_batch = Signal(object)
+    lists_known = Signal()
 
     def __init__(self, client: Client, host: str) -> None:
         super().__init__()
@@ -60,6 +61,7 @@ class Mirror(QObject):
         self.containers, self.images, self.stacks = ContainerTable(), ImageTable(), StackTable()
         self.networks, self.volumes = NetworkTable(), VolumeTable()
         self._followed: set[str] = {"image"}
+        self.known: set[str] = set()  # lists that have been read at least once
         self._main: asyncio.Task[None] | None = None
         self._dirty: set[str] = set()
         self._lists: set[str] = set()
@@ -217,6 +219,9 @@ class Mirror(QObject):
             self.networks.sync((one.id, network_row(one)) for one in await self.client.list_networks())
         if "volume" in kinds:
             self.volumes.sync((one.name, volume_row(one)) for one in (await self.client.list_volumes()).volumes)
+        if kinds - self.known:
+            self.known |= kinds
+            self.lists_known.emit()
 
     async def _look_at(self, ids: set[str]) -> None:
         self.requests += 1

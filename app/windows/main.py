@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from app.windows.details import DetailsPage
 
 PAGES = (("containers", "Containers"), ("images", "Images"), ("stacks", "Stacks"), ("networks", "Networks"),
-         ("registries", "Registries"))
+         ("volumes", "Volumes"), ("registries", "Registries"))
 #: Below this width the sidebar shows icons only.
 COMPACT = 1000
 _THEME_WORDS = {"system": ("contrast", "Colours: as the desktop"), "light": ("sun", "Colours: light"),
@@ -203,6 +203,9 @@ class MainWindow(QMainWindow):
         if name == "networks":
             from app.windows.networks import NetworksPage
             return NetworksPage(self.context)
+        if name == "volumes":
+            from app.windows.volumes import VolumesPage
+            return VolumesPage(self.context)
         if name == "registries":
             from app.windows.registries import RegistriesPage
             return RegistriesPage(self.context)

@@ -122,6 +122,13 @@ async def build(client: Client, folder: Path) -> dict[str, str]:
     paused = await run(client, "mail", "debian:stable-slim", "sleep infinity")
     await client.pause_container(paused)
     made["mail"] = paused
+    articles = client.volume_files("blog-articles")
+    await articles.make_directory("/pictures")
+    await articles.write("/first.md", b"# The first article\n\nContainers run straight on the kernel here.\n")
+    await articles.write("/second.md", b"# The second\n" + b"More words. " * 900)
+    await articles.write("/pictures/harbour.png", b"\x89PNG" + bytes(340_000))
+    await client.create_volume(api.VolumeCreate(name="old-uploads"))
+    await client.volume_files("old-uploads").write("/report.pdf", bytes(1_900_000))
     file = folder / "shop" / "compose.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(COMPOSE)

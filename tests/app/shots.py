@@ -233,6 +233,38 @@ async def _network_form(stage: Stage) -> QWidget:
     return await _dialog(stage)
 
 
+@picture("volumes")
+async def _volumes(stage: Stage) -> QWidget:
+    stage.window.show_page("volumes")
+    stage.window.pages["volumes"].table.choose("blog-articles")
+    return stage.window
+
+
+@picture("volume-files")
+async def _volume_files(stage: Stage) -> QWidget:
+    stage.window.show_page("volumes")
+    stage.window.pages["volumes"].browse("blog-articles")
+    return await _dialog(stage)
+
+
+@picture("volume-edit")
+async def _volume_edit(stage: Stage) -> QWidget:
+    from app.windows.text_editor import TextEditor
+
+    stage.window.show_page("volumes")
+    editor = TextEditor(stage.context, stage.window, stage.context.client.volume_files("blog-articles"), "/first.md")
+    editor.open()
+    return editor
+
+
+@picture("prune-volumes")
+async def _prune_volumes(stage: Stage) -> QWidget:
+    stage.window.show_page("volumes")
+    stage.window.pages["volumes"]._ask_prune()
+    await asyncio.sleep(0.7)
+    return await _dialog(stage)
+
+
 @picture("registries")
 async def _registries(stage: Stage) -> QWidget:
     from backend import credentials

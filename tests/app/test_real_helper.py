@@ -18,6 +18,7 @@ from app.settings import Preferences
 from app.windows.context import Context
 from app.windows.main import MainWindow
 from backend.client import Client
+from backend.spec import api
 from tests.app import scene
 from tests.app.conftest import Run, until
 from tests.support.private import PrivateHelper
@@ -211,6 +212,91 @@ def shown(tree) -> dict[str, str]:
             walk(child, f"{path}{child.text(0)}/")
     walk(tree.invisibleRootItem(), "")
     return found
+
+
+def test_a_volumes_files_are_looked_at_edited_and_moved_both_ways(real: MainWindow, run: Run, tmp_path: Path) -> None:
+    async def story() -> None:
+        from app.windows.text_editor import TextEditor
+        from app.windows.volume_browser import VolumeBrowser
+        context, client = real.context, real.context.client
+        await client.create_volume(api.VolumeCreate(name="notes"))
+        files = client.volume_files("notes")
+        await files.make_directory("/deep")
+        await files.write("/deep/a.txt", b"one\n")
+        real.show_page("volumes")
+        page = real.pages["volumes"]
+        await until(lambda: page.table.proxy.rowCount() == 1, PATIENCE)
+        await until(lambda: context.mirror.volumes.sizes.get("notes", 0) > 0, PATIENCE)
+        page.browse("notes")
+        browser = real.findChild(VolumeBrowser)
+        await until(lambda: browser.tree.topLevelItemCount() == 1, PATIENCE)
+        browser.tree.topLevelItem(0).setSelected(True)
+        browser._open()
+        await until(lambda: browser.path == "/deep", PATIENCE)
+        browser.tree.topLevelItem(0).setSelected(True)
+        browser._open()
+        editor = browser.findChild(TextEditor)
+        await until(lambda: editor.text.toPlainText() == "one\n", PATIENCE)
+        await files.write("/deep/a.txt", b"somebody else's\n")
+        retype(editor, "mine\n")
+        editor.save.click()
+        await until(editor.banner.isVisible, PATIENCE)
+        assert "has changed" in editor.banner.why.text() and await content(files, "/deep/a.txt") == b"somebody else's\n"
+        editor._load()
+        await until(lambda: editor.text.toPlainText() == "somebody else's\n", PATIENCE)
+        retype(editor, "mine\n")
+        editor.save.click()
+        await until(lambda: not editor.save.isEnabled() and not editor.text.document().isModified(), PATIENCE)
+        assert await content(files, "/deep/a.txt") == b"mine\n"
+        editor.close()
+        (tmp_path / "big.bin").write_bytes(b"x" * 3_000_000)
+        browser.upload([str(tmp_path / "big.bin")])
+        await until(lambda: browser.tree.topLevelItemCount() == 2, PATIENCE)
+        (tmp_path / "out").mkdir()
+        for entry in browser._entries(all_of_them=True):
+            browser.fetch(entry, str(tmp_path / "out"))
+        await until(lambda: not context.operations.items, PATIENCE)
+        assert sorted(one.stat().st_size for one in (tmp_path / "out").iterdir()) == [5, 3_000_000]
+        browser.reject()
+        await client.remove_volume("notes")
+    run(story())
+
+
+def retype(editor, text: str) -> None:
+    """As fingers would: the document knows that it was changed."""
+    editor.text.selectAll()
+    editor.text.insertPlainText(text)
+
+
+async def content(files, path: str) -> bytes:
+    return b"".join([piece async for piece in files.read(path)])
+
+
+def test_a_volume_is_backed_up_and_restored_and_cleaned_up_only_when_ticked(real: MainWindow, run: Run, tmp_path: Path) -> None:
+    async def story() -> None:
+        from app.windows.prune import PruneDialog
+        context, client = real.context, real.context.client
+        await client.create_volume(api.VolumeCreate(name="kept"))
+        await client.volume_files("kept").write("/a", b"before")
+        real.show_page("volumes")
+        page = real.pages["volumes"]
+        await until(lambda: "kept" in context.mirror.volumes, PATIENCE)
+        archive = str(tmp_path / "kept.tar.gz")
+        page.back_up("kept", archive)
+        await until(lambda: not context.operations.items, PATIENCE)
+        assert Path(archive).read_bytes()[:2] == b"\x1f\x8b"
+        await client.volume_files("kept").write("/a", b"after")
+        page.restore("kept", archive)
+        await until(lambda: not context.operations.items, PATIENCE)
+        assert await content(client.volume_files("kept"), "/a") == b"before"
+        page._ask_prune()
+        await until(lambda: real.findChild(PruneDialog) is not None, PATIENCE)
+        dialog = real.findChild(PruneDialog)
+        assert [(one.name, one.wanted, one.size > 0) for one in dialog.items] == [("kept", False, True)] and not dialog.go.isEnabled()
+        dialog.tree.topLevelItem(0).setCheckState(0, Qt.CheckState.Checked)
+        dialog.go.click()
+        await until(lambda: "kept" not in context.mirror.volumes, PATIENCE)
+    run(story())
 
 
 @pytest.mark.registry
