@@ -190,13 +190,13 @@ class Images:
         progress(ProgressLine(status=f"Status: Made {builtin.REFERENCE}"))
 
     async def load(self, source: AsyncIterator[bytes], *, progress: Progress,
-                   quiet: bool = False) -> builtins.list[str]:
+                   quiet: bool = False, platform: str = "") -> builtins.list[str]:
         """Load the images of an archive; what was loaded, by name or ID."""
-        return await self._store.load(source, progress=progress, quiet=quiet)
+        return await self._store.load(source, progress=progress, quiet=quiet, platform=_platform(platform))
 
-    def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
+    def save(self, names: Sequence[str], *, platform: str = "") -> AsyncIterator[bytes]:
         """An archive of images."""
-        return self._store.save(names)
+        return self._store.save(names, _platform(platform))
 
     async def import_(self, source: AsyncIterator[bytes], *, reference: str = "", message: str = "",
                       changes: Sequence[str] = (), platform: str = "") -> str:

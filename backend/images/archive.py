@@ -1,7 +1,5 @@
-"""Archives: load of docker's and OCI layout tars, save in a form that is both, a root file system's tar for import.
-
-An archive is spooled and inflated to one file in the store, then read by offsets: nothing of it is ever unpacked, so
-no name or link in it can lead anywhere.
+"""Load: docker's tars and OCI layouts, and a root file system's tar for import. Nothing of an archive is ever unpacked,
+so no name or link in it can lead anywhere.
 """
 
 from __future__ import annotations
@@ -9,146 +7,88 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tarfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import InvalidArgument
-from backend.images.content import Ingest
-from backend.images.inflate import Inflater
-from backend.images.types import Image, Progress, ProgressLine
+from backend.errors import InvalidArgument, NotFound
+from backend.images.intake import Intake, Stream, inflated
+from backend.images.types import Progress, ProgressLine
+from backend.images.work import in_thread
 from backend.runtime import tarstream
 from backend.spec.image import (
     DOCUMENT_LIMIT,
-    INDEXES,
     OCI_INDEX,
-    OCI_MANIFEST,
     Descriptor,
     Index,
     Manifest,
+    Platform,
     choose,
     decode_config,
     decode_manifest,
-    encode,
+    digest_of,
 )
 from backend.spec.reference import is_digest, parse
 
 if TYPE_CHECKING:
     from backend.images.store import ImageStore
 
-_PIECE = 1 << 20
-_MEMBER_LIMIT = 100_000
 _DEPTH_LIMIT = 3
-_REF_NAME = "org.opencontainers.image.ref.name"
-_IMAGE_NAME = "io.containerd.image.name"
-
-
-async def _spool_into(target: Ingest, source: AsyncIterator[bytes]) -> None:
-    """*source*, inflated, into *target*."""
-    inflater = Inflater()
-
-    def take(piece: bytes) -> None:
-        for plain in inflater.feed(piece):
-            target.write(plain)
-
-    async for piece in source:
-        await asyncio.to_thread(take, piece)
-    target.write(inflater.end())
+_PARALLEL = 2
+REF_NAME = "org.opencontainers.image.ref.name"
+IMAGE_NAME = "io.containerd.image.name"
 
 
 async def spool(store: ImageStore, source: AsyncIterator[bytes]) -> str:
-    """A tar (plain, gzip, zstd, xz) as a layer's blob. Returns its diff ID.
+    """A tar (plain, gzip, zstd, xz, bzip2) as a layer's blob. Returns its diff ID.
 
     Raises:
         InvalidArgument: the stream is damaged or no tar.
     """
-    with store.blobs.ingest() as new:
-        await _spool_into(new, source)
-        await asyncio.to_thread(_check_tar, new.fd)
-        return await asyncio.to_thread(new.commit)
+
+    def take(pieces: Iterator[bytes]) -> str:
+        with store.blobs.ingest() as new:
+            for piece in inflated(pieces):
+                new.write(piece)
+            _check_tar(new.fd)
+            return new.commit()
+
+    return await Stream().through(source, take)
 
 
 def _check_tar(fd: int) -> None:
     if not os.fstat(fd).st_size:
         raise InvalidArgument("the archive is empty")
     try:
-        next(tarstream.entries(fd, limit=_MEMBER_LIMIT), None)
+        next(tarstream.entries(fd, limit=1), None)
     except tarstream.BadTar as error:
         raise InvalidArgument(f"this is no tar archive: {error}") from error
 
 
-class _Archive:
-    """The members of a spooled archive by name."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._files: dict[str, tarstream.Entry] = {}
-        self._links: dict[str, str] = {}
-        try:
-            for entry in tarstream.entries(fd, limit=_MEMBER_LIMIT):
-                self._take(entry)
-        except tarstream.BadTar as error:
-            raise InvalidArgument(f"the archive cannot be read: {error}") from error
-
-    def _take(self, entry: tarstream.Entry) -> None:
-        name = os.fsdecode(b"/".join(entry.name))
-        if entry.kind == tarstream.FILE:
-            self._files[name] = entry
-        elif entry.kind in (tarstream.SYMLINK, tarstream.LINK):
-            # Older dockers wrote a shared layer once and links to it: looked up among the members, never followed.
-            above = b"" if entry.kind == tarstream.LINK else b"/".join(entry.name[:-1]) + b"/"
-            self._links[name] = os.fsdecode(b"/".join(tarstream.components(above + entry.link)))
-        elif entry.kind != tarstream.DIRECTORY:
-            raise InvalidArgument(f"the archive has a device or pipe ({name}) and is refused")
-
-    def find(self, name: str) -> tarstream.Entry | None:
-        for _ in range(8):
-            if name not in self._links:
-                return self._files.get(name)
-            name = self._links[name]
-        raise InvalidArgument(f"too many links in the archive at {name}")
-
-    def document(self, name: str) -> bytes | None:
-        """A small member; None: it is not there."""
-        entry = self.find(name)
-        if entry is None:
-            return None
-        if entry.size > DOCUMENT_LIMIT:
-            raise InvalidArgument(f"{name} in the archive is larger than {DOCUMENT_LIMIT >> 20} MiB and is refused")
-        return os.pread(self._fd, entry.size, entry.data)
-
-    def needed(self, name: str) -> bytes:
-        data = self.document(name)
-        if data is None:
-            raise InvalidArgument(f"the archive says that it has {name[:200]}, and has not")
-        return data
-
-    def copy(self, name: str, write: Callable[[bytes], None]) -> None:
-        entry = self.find(name)
-        if entry is None:
-            raise InvalidArgument(f"the archive says that it has {name[:200]}, and has not")
-        at, left = entry.data, entry.size
-        while left:
-            piece = os.pread(self._fd, min(left, _PIECE), at)
-            if not piece:
-                raise InvalidArgument("the archive ends too early")
-            write(piece)
-            at += len(piece)
-            left -= len(piece)
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One image of an archive, its blobs in the store."""
+    """One image of an archive. *manifests*: the one that it is made by, then those above it."""
 
     config: bytes
     layers: tuple[str, ...]
     names: tuple[str, ...]
     manifests: tuple[str, ...] = ()
+    referrers: tuple[str, ...] = ()
 
 
-async def load(store: ImageStore, source: AsyncIterator[bytes], progress: Progress, quiet: bool) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A layer that an archive brings. *blob*: the digest of its member, where that is kept as it is."""
+
+    member: str
+    diff_id: str
+    blob: str = ""
+
+
+async def load(
+    store: ImageStore, source: AsyncIterator[bytes], progress: Progress, quiet: bool, wish: Platform | None = None
+) -> list[str]:
     """Take in all images of an archive. Returns their names, IDs where they have none.
 
     Raises:
@@ -160,25 +100,32 @@ async def load(store: ImageStore, source: AsyncIterator[bytes], progress: Progre
         if not quiet:
             loop.call_soon_threadsafe(progress, line)
 
-    with store.blobs.ingest() as spooled:
-        await _spool_into(spooled, source)
-        found = await asyncio.to_thread(_read, store, spooled.fd, tell)
+    with Intake(store.blobs) as intake:
+        await Stream().through(source, intake.read)
+        reader = _Reader(store, intake, wish)
+        found = await asyncio.to_thread(reader.read)
+        await _take_layers(store, intake, reader.layers, tell)
         loaded = []
-        for one in found:
-            for name in one.names:
-                _tell_renamed(store, name, one, progress)
-            image = await store.add(one.config, one.layers, names=one.names, manifests=one.manifests)
-            for name in [parse(each).familiar for each in one.names] or [image.id]:
-                kind = "Loaded image" if one.names else "Loaded image ID"
-                progress(ProgressLine(stream=f"{kind}: {name}\n"))
-                loaded.append(name)
+        with store.batch():
+            for one in found:
+                loaded += await _add(store, one, progress)
         return loaded
 
 
-def _tell_renamed(store: ImageStore, name: str, one: _Found, progress: Progress) -> None:
-    from backend.errors import NotFound
-    from backend.spec.image import digest_of
+async def _add(store: ImageStore, one: _Found, progress: Progress) -> list[str]:
+    for name in one.names:
+        _tell_renamed(store, name, one, progress)
+    image = await store.add(
+        one.config, one.layers, names=one.names, manifests=one.manifests, referrers=one.referrers
+    )
+    kind = "Loaded image" if one.names else "Loaded image ID"
+    names = [parse(each).familiar for each in one.names] or [image.id]
+    for name in names:
+        progress(ProgressLine(stream=f"{kind}: {name}\n"))
+    return names
 
+
+def _tell_renamed(store: ImageStore, name: str, one: _Found, progress: Progress) -> None:
     try:
         old = store.get(name)
     except NotFound:
@@ -192,18 +139,213 @@ def _tell_renamed(store: ImageStore, name: str, one: _Found, progress: Progress)
         )
 
 
-def _read(store: ImageStore, fd: int, tell: Progress) -> list[_Found]:
-    archive = _Archive(fd)
-    docker = archive.document("manifest.json")
-    index = archive.document("index.json")
-    # An archive that is both is read as docker's for its names; as an OCI layout it keeps its manifests' digests.
-    if index is not None and archive.document("oci-layout") is not None:
-        found = _read_layout(store, archive, index, _docker_names(docker), tell)
-        if found:
-            return found
-    if docker is None:
-        raise InvalidArgument("the archive has neither a manifest.json (docker save) nor an index.json (OCI layout)")
-    return _read_docker(store, archive, docker, tell)
+async def _take_layers(store: ImageStore, intake: Intake, layers: Iterable[_Layer], tell: Progress) -> None:
+    """Every layer into the store and ready, some at a time."""
+    stop, slots = threading.Event(), asyncio.Semaphore(_PARALLEL)
+
+    async def one(layer: _Layer) -> None:
+        async with slots, store.layers.arriving(layer.diff_id):
+            await in_thread(stop, _take_layer, store, intake, layer, tell)
+            await store.layers.prepare(layer.diff_id)
+
+    tasks = [asyncio.ensure_future(one(layer)) for layer in layers]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _take_layer(store: ImageStore, intake: Intake, layer: _Layer, tell: Progress) -> None:
+    """In a thread: the layer's tar, inflated where need be, as a blob that is checked against its diff ID."""
+    here = store.blobs.has(layer.diff_id)
+    if not here and not intake.keep(layer.member, layer.diff_id):
+        _inflate(store, intake, layer, tell)
+    wanted = layer.blob and layer.blob != layer.diff_id and not store.blobs.has(layer.blob)
+    if wanted and not intake.keep(layer.member, layer.blob):
+        _copy(store, intake, layer)
+    if not here:
+        size = store.blobs.size(layer.diff_id)
+        tell(ProgressLine(status="Loading layer", id=layer.diff_id[7:19], current=size, total=size))
+
+
+def _inflate(store: ImageStore, intake: Intake, layer: _Layer, tell: Progress) -> None:
+    total, done = intake.size(layer.member), 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal done
+        for piece in intake.pieces(layer.member):
+            done += len(piece)
+            tell(ProgressLine(status="Loading layer", id=layer.diff_id[7:19], current=done, total=total))
+            yield piece
+
+    with store.blobs.ingest() as new:
+        for plain in inflated(counted()):
+            new.write(plain)
+        if layer.blob:  # the compressed form is kept: it can be made again
+            store.layers.settler.mark(layer.diff_id, ())
+        new.commit(layer.diff_id, sync=not layer.blob)
+
+
+def _copy(store: ImageStore, intake: Intake, layer: _Layer) -> None:
+    with store.blobs.ingest() as new:
+        for piece in intake.pieces(layer.member):
+            new.write(piece)
+        new.commit(layer.blob)
+
+
+class _Reader:
+    """Finds the images of an archive; their documents go into the store. ``layers``: what they need."""
+
+    def __init__(self, store: ImageStore, intake: Intake, wish: Platform | None) -> None:
+        self._store = store
+        self._intake = intake
+        self._wish = wish
+        self._layers: dict[str, _Layer] = {}
+
+    @property
+    def layers(self) -> list[_Layer]:
+        """Each once, in the order in which they were met."""
+        return list(self._layers.values())
+
+    def read(self) -> list[_Found]:
+        """All images. Raises :class:`InvalidArgument`."""
+        docker = self._intake.document("manifest.json")
+        index = self._intake.document("index.json")
+        # An archive that is both is read as docker's for its names; as an OCI layout it keeps its manifests' digests.
+        if index is not None and self._intake.document("oci-layout") is not None:
+            found = self._layout(index, _docker_names(docker))
+            if found:
+                return found
+        if docker is None:
+            raise InvalidArgument(
+                "the archive has neither a manifest.json (docker save) nor an index.json (OCI layout)"
+            )
+        return self._docker(docker)
+
+    def _need(self, layer: _Layer) -> None:
+        known = self._layers.get(layer.diff_id)
+        if known is None or (layer.blob and not known.blob):
+            self._layers[layer.diff_id] = layer
+
+    # --- docker's form ------------------------------------------------------------------------------------------
+    def _docker(self, data: bytes) -> list[_Found]:
+        found = []
+        for row in _rows(data):
+            config = self._intake.needed(_member(str(row.get("Config", ""))))
+            details = decode_config(config)
+            layers = _strings(row, "Layers")
+            if len(layers) != len(details.rootfs.diff_ids):
+                raise InvalidArgument("the archive has another number of layers than its image says")
+            self._check_platform(Platform(details.os, details.architecture, details.variant or ""))
+            for diff_id, member in zip(details.rootfs.diff_ids, layers, strict=True):
+                self._need(_Layer(_member(member), diff_id))
+            names = tuple(map(normal, _strings(row, "RepoTags")))
+            found.append(_Found(config, tuple(details.rootfs.diff_ids), names))
+        return found
+
+    def _check_platform(self, has: Platform) -> None:
+        if self._wish is not None and not self._wish.fits(has):
+            raise NotFound(f"the archive's image is for {has}, not for the specified platform ({self._wish})")
+
+    # --- OCI layouts --------------------------------------------------------------------------------------------
+    def _layout(self, data: bytes, docker: dict[str, list[str]]) -> list[_Found]:
+        top = decode_manifest(data, OCI_INDEX)
+        if not isinstance(top, Index):
+            raise InvalidArgument("index.json in the archive is no index")
+        found: dict[str, _Found] = {}
+        referring: dict[str, list[str]] = {}
+        for entry in top.manifests:
+            subject = self._subject(entry)
+            if subject:
+                referring.setdefault(subject, []).append(entry.digest)
+                continue
+            one = self._image(entry, ())
+            if one is None:
+                continue
+            member = blob_member(digest_of(one.config))
+            names = _annotated(entry) or [normal(name) for name in docker.get(member, [])]
+            old = found.get(entry.digest)  # an image of several names has an entry for each
+            names = [*(old.names if old else ()), *names]
+            found[entry.digest] = _Found(one.config, one.layers, tuple(dict.fromkeys(names)), one.manifests)
+        return [_with_referrers(one, referring) for one in found.values()]
+
+    def _subject(self, entry: Descriptor) -> str:
+        """What the manifest behind *entry* refers to; it comes into the store with its blobs. "" for an image."""
+        data = self._intake.document(blob_member(entry.digest)) if is_digest(entry.digest) else None
+        if data is None:
+            return ""
+        document = decode_manifest(data, entry.media_type)
+        if not isinstance(document, Manifest) or document.subject is None:
+            return ""
+        self._put(data, entry.digest)
+        self._put_blobs(document)
+        return document.subject.digest
+
+    def _put_blobs(self, document: Manifest) -> None:
+        """The small blobs of what is no image."""
+        for blob in (document.config, *document.layers):
+            data = self._intake.document(blob_member(blob.digest))
+            if data is not None:
+                self._put(data, blob.digest)
+
+    def _image(self, entry: Descriptor, above: tuple[str, ...]) -> _Found | None:
+        """The image behind *entry*; None: the archive has it not (indexes name more platforms than they bring)."""
+        if len(above) > _DEPTH_LIMIT:
+            raise InvalidArgument("the archive nests indexes too deeply")
+        if not is_digest(entry.digest):
+            raise InvalidArgument(f"the archive names the digest {entry.digest[:80]!r}; only sha256 is supported")
+        data = self._intake.document(blob_member(entry.digest))
+        if data is None:
+            return None
+        document = decode_manifest(data, entry.media_type)
+        digest = self._put(data, entry.digest)
+        if isinstance(document, Index):
+            return self._chosen(document, (digest, *above))
+        return self._manifest(document, (digest, *above))
+
+    def _chosen(self, index: Index, above: tuple[str, ...]) -> _Found | None:
+        """The image of *index* that can be run here, else the only one that the archive brings."""
+        from backend.images.parts import is_attestation
+        from backend.images.store import host_platform
+
+        here = [one for one in index.manifests if self._intake.document(blob_member(one.digest)) is not None]
+        images = [one for one in here if not is_attestation(one)]
+        chosen = choose(Index(images), self._wish or host_platform())
+        if chosen is None and self._wish is None and len(images) == 1:
+            chosen = images[0]
+        if chosen is None:
+            return None
+        for entry in here:
+            if is_attestation(entry):
+                data = self._intake.needed(blob_member(entry.digest))
+                document = decode_manifest(data, entry.media_type)
+                self._put(data, entry.digest)
+                if isinstance(document, Manifest):
+                    self._put_blobs(document)
+        return self._image(chosen, above)
+
+    def _manifest(self, document: Manifest, digests: tuple[str, ...]) -> _Found:
+        config = self._intake.needed(blob_member(document.config.digest))
+        self._put(config, document.config.digest)
+        details = decode_config(config)
+        if len(details.rootfs.diff_ids) != len(document.layers):
+            raise InvalidArgument("the image's configuration names another number of layers than its manifest")
+        self._check_platform(Platform(details.os, details.architecture, details.variant or ""))
+        for diff_id, layer in zip(details.rootfs.diff_ids, document.layers, strict=True):
+            self._need(_Layer(blob_member(layer.digest), diff_id, layer.digest))
+        return _Found(config, tuple(details.rootfs.diff_ids), (), digests)
+
+    def _put(self, data: bytes, digest: str) -> str:
+        with self._store.blobs.ingest(DOCUMENT_LIMIT) as new:
+            new.write(data)
+            return new.commit(digest)
+
+
+def _with_referrers(one: _Found, referring: dict[str, list[str]]) -> _Found:
+    about = [digest for manifest in one.manifests for digest in referring.get(manifest, [])]
+    return _Found(one.config, one.layers, one.names, one.manifests, tuple(about))
 
 
 def _rows(data: bytes) -> list[dict[str, Any]]:
@@ -238,217 +380,24 @@ def _docker_names(data: bytes | None) -> dict[str, list[str]]:
     return {_member(str(row.get("Config", ""))): _strings(row, "RepoTags") for row in _rows(data)}
 
 
-def _normal(name: str) -> str:
+def normal(name: str) -> str:
+    """*name* in full, with its tag. Raises :class:`InvalidArgument`."""
     reference = parse(name).with_default_tag()
     return f"{reference.repository}:{reference.tag}"
-
-
-def _read_docker(store: ImageStore, archive: _Archive, data: bytes, tell: Progress) -> list[_Found]:
-    found = []
-    for row in _rows(data):
-        config = archive.needed(_member(str(row.get("Config", ""))))
-        details = decode_config(config)
-        layers = _strings(row, "Layers")
-        if len(layers) != len(details.rootfs.diff_ids):
-            raise InvalidArgument("the archive has another number of layers than its image says")
-        for diff_id, member in zip(details.rootfs.diff_ids, layers, strict=True):
-            _take_layer(store, archive, _member(member), diff_id, tell)
-        found.append(_Found(config, tuple(details.rootfs.diff_ids), tuple(map(_normal, _strings(row, "RepoTags")))))
-    return found
-
-
-def _take_layer(store: ImageStore, archive: _Archive, member: str, diff_id: str, tell: Progress) -> None:
-    """A layer's tar, inflated where need be, as a blob that is checked against its diff ID."""
-    if store.blobs.has(diff_id):
-        return
-    inflater = Inflater()
-    entry = archive.find(member)
-    short, total, done = diff_id[7:19], entry.size if entry else 0, 0
-    with store.blobs.ingest() as new:
-
-        def take(piece: bytes) -> None:
-            nonlocal done
-            for plain in inflater.feed(piece):
-                new.write(plain)
-            done += len(piece)
-            tell(ProgressLine(status="Loading layer", id=short, current=done, total=total))
-
-        archive.copy(member, take)
-        new.write(inflater.end())
-        new.commit(diff_id)
-
-
-def _read_layout(
-    store: ImageStore, archive: _Archive, data: bytes, docker: dict[str, list[str]], tell: Progress
-) -> list[_Found]:
-    top = decode_manifest(data, OCI_INDEX)
-    if not isinstance(top, Index):
-        raise InvalidArgument("index.json in the archive is no index")
-    found: list[_Found] = []
-    for entry in top.manifests:
-        names = _annotated(entry)
-        one = _read_image(store, archive, entry, (), tell)
-        if one is None:
-            continue
-        config = decode_manifest(store.blobs.read(one.manifests[0]))
-        member = f"blobs/{config.config.digest.replace(':', '/', 1)}" if isinstance(config, Manifest) else ""
-        names = names or [_normal(name) for name in docker.get(member, [])]
-        found.append(_Found(one.config, one.layers, tuple(dict.fromkeys(names)), one.manifests))
-    return found
 
 
 def _annotated(entry: Descriptor) -> list[str]:
     """The name that an index gives an image: in full by containerd, by tag alone or in full by others."""
     notes = entry.annotations or {}
-    name = notes.get(_IMAGE_NAME) or notes.get(_REF_NAME) or ""
+    name = notes.get(IMAGE_NAME) or notes.get(REF_NAME) or ""
     if "/" not in name and ":" not in name:
         return []  # a bare tag names no repository
     try:
-        return [_normal(name)]
+        return [normal(name)]
     except InvalidArgument:
         return []  # other tools write paths and words of their own here
 
 
-def _read_image(
-    store: ImageStore, archive: _Archive, entry: Descriptor, above: tuple[str, ...], tell: Progress
-) -> _Found | None:
-    """The image behind *entry*; None: the archive has it not (indexes name more platforms than they bring)."""
-    from backend.images.store import host_platform
-
-    if len(above) > _DEPTH_LIMIT:
-        raise InvalidArgument("the archive nests indexes too deeply")
-    if not is_digest(entry.digest):
-        raise InvalidArgument(f"the archive names the digest {entry.digest[:80]!r}; only sha256 is supported")
-    data = archive.document(_blob(entry.digest))
-    if data is None:
-        return None
-    document = decode_manifest(data, entry.media_type)
-    digest = _checked_put(store, data, entry.digest)
-    if isinstance(document, Index):
-        chosen = choose(document, host_platform()) or (document.manifests[0] if len(document.manifests) == 1 else None)
-        return _read_image(store, archive, chosen, (digest, *above), tell) if chosen else None
-    config = archive.needed(_blob(document.config.digest))
-    _checked_put(store, config, document.config.digest)
-    details = decode_config(config)
-    if len(details.rootfs.diff_ids) != len(document.layers):
-        raise InvalidArgument("the image's configuration names another number of layers than its manifest")
-    for diff_id, layer in zip(details.rootfs.diff_ids, document.layers, strict=True):
-        _take_layer(store, archive, _blob(layer.digest), diff_id, tell)
-        if layer.digest != diff_id and not store.blobs.has(layer.digest):
-            with store.blobs.ingest(layer.size) as new:  # kept whole, so that the image can be pushed as it was
-                archive.copy(_blob(layer.digest), new.write)
-                new.commit(layer.digest)
-    return _Found(config, tuple(details.rootfs.diff_ids), (), (digest, *above))
-
-
-def _blob(digest: str) -> str:
+def blob_member(digest: str) -> str:
+    """Where an OCI layout has a blob."""
     return f"blobs/{digest.replace(':', '/', 1)}"
-
-
-def _checked_put(store: ImageStore, data: bytes, digest: str) -> str:
-    with store.blobs.ingest(DOCUMENT_LIMIT) as new:
-        new.write(data)
-        return new.commit(digest)
-
-
-# --- save -----------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """An image as it goes into an archive."""
-
-    image: Image
-    manifest: Descriptor
-    layers: tuple[str, ...]
-    tags: tuple[str, ...]
-
-
-async def save(store: ImageStore, names: Sequence[tuple[str, Image]]) -> AsyncGenerator[bytes]:
-    """A tar of images: an OCI layout that carries docker's ``manifest.json`` too. A piece at a time is in memory."""
-    images = _wholes(store, names)
-    blobs: dict[str, int] = {}
-    for one in images:
-        for digest in (one.image.id, *one.layers, one.manifest.digest):
-            blobs[digest] = store.blobs.size(digest)
-    yield _header("blobs/", 0, directory=True) + _header("blobs/sha256/", 0, directory=True)
-    for digest, size in blobs.items():
-        yield _header(_blob(digest), size)
-        pieces = store.blobs.pieces(digest)
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-            yield piece
-        if size % tarstream.BLOCK:
-            yield bytes(-size % tarstream.BLOCK)
-    for name, data in (
-        ("index.json", _index_json(images)),
-        ("manifest.json", _manifest_json(images)),
-        ("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
-    ):
-        yield _header(name, len(data)) + data + bytes(-len(data) % tarstream.BLOCK)
-    yield bytes(2 * tarstream.BLOCK)
-
-
-def _wholes(store: ImageStore, names: Sequence[tuple[str, Image]]) -> list[_Whole]:
-    """Each image once, with the tags that were asked for: those of a repository, one, or none (by ID)."""
-    tags: dict[str, list[str]] = {}
-    images: dict[str, Image] = {}
-    for name, image in names:
-        images[image.id] = image
-        tags.setdefault(image.id, []).extend(_tags(name, image))
-    out = []
-    for image in images.values():
-        manifest, layers = _manifest_of(store, image)
-        out.append(_Whole(image, manifest, layers, tuple(dict.fromkeys(tags[image.id]))))
-    return out
-
-
-def _tags(name: str, image: Image) -> list[str]:
-    try:
-        familiar = parse(name).with_default_tag().familiar
-    except InvalidArgument:
-        return []
-    return [familiar] if familiar in image.references else []
-
-
-def _manifest_of(store: ImageStore, image: Image) -> tuple[Descriptor, tuple[str, ...]]:
-    """The manifest that an image came with where all its blobs are here, else one of its layers as they lie here."""
-    if image.manifest is not None:
-        data = store.blobs.read(image.manifest.digest)
-        document = decode_manifest(data)
-        if isinstance(document, Manifest) and all(store.blobs.has(one.digest) for one in document.layers):
-            return (
-                Descriptor(document.media_type or OCI_MANIFEST, image.manifest.digest, len(data)),
-                tuple(one.digest for one in document.layers),
-            )
-    digest = store.blobs.put(store.own_manifest(image.id, image.layers))
-    return Descriptor(OCI_MANIFEST, digest, store.blobs.size(digest)), image.layers
-
-
-def _index_json(images: Sequence[_Whole]) -> bytes:
-    entries = []
-    for one in images:
-        for tag in one.tags or ("",):
-            full = _normal(tag) if tag else ""
-            notes = {_IMAGE_NAME: full, _REF_NAME: full.rpartition(":")[2]} if tag else None
-            entries.append(
-                Descriptor(one.manifest.media_type, one.manifest.digest, one.manifest.size, annotations=notes)
-            )
-    return encode({"schemaVersion": 2, "mediaType": INDEXES[0], "manifests": entries})
-
-
-def _manifest_json(images: Sequence[_Whole]) -> bytes:
-    return encode(
-        [
-            {
-                "Config": _blob(one.image.id),
-                "RepoTags": list(one.tags) or None,
-                "Layers": [_blob(layer) for layer in one.layers],
-            }
-            for one in images
-        ]
-    )
-
-
-def _header(name: str, size: int, *, directory: bool = False) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o755 if directory else 0o644
-    info.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
-    return info.tobuf(tarfile.PAX_FORMAT)

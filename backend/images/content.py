@@ -14,9 +14,11 @@ import shutil
 from collections.abc import Iterator
 
 from backend.errors import NotFound, ServerError
+from backend.runtime.syscalls import start_writeback
 from backend.spec.image import DOCUMENT_LIMIT, digest_of
 
 _PIECE = 1 << 20
+_WRITEBACK = 8 << 20  # bytes after which the disk is told to begin
 
 
 class WrongDigest(ServerError):
@@ -32,17 +34,24 @@ class Ingest:
         self.path = f"{store.root}/ingest/{secrets.token_hex(8)}"
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._hash = hashlib.sha256()
+        self._begun = 0
+        self._done = False
         self.size = 0
 
     def __enter__(self) -> Ingest:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.seal()
+        if not self._done:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+
+    def seal(self) -> None:
+        """Nothing more is written: its descriptor is free. It can still be committed."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append. Raises :class:`WrongDigest` beyond the promised size, so that nobody can fill the disk."""
@@ -53,14 +62,18 @@ class Ingest:
         view = memoryview(data)
         while view:
             view = view[os.write(self.fd, view) :]
+        if self.size - self._begun >= _WRITEBACK:  # so that the sync at the end has little left to wait for
+            start_writeback(self.fd, self._begun, self.size - self._begun)
+            self._begun = self.size
 
     @property
     def digest(self) -> str:
         """Of what has been written so far."""
         return "sha256:" + self._hash.hexdigest()
 
-    def commit(self, digest: str = "") -> str:
-        """Make it visible; *digest*: what it must be. Returns the digest.
+    def commit(self, digest: str = "", *, sync: bool = True) -> str:
+        """Make it visible; *digest*: what it must be. Returns the digest. *sync*: False for what can be made again and
+        is marked so (see :mod:`backend.images.settle`).
 
         Raises:
             WrongDigest: it is something else.
@@ -68,10 +81,13 @@ class Ingest:
         found = self.digest
         if digest and found != digest:
             raise WrongDigest(f"the contents have the digest {found}, not {digest} as promised; they were thrown away")
-        os.fsync(self.fd)
+        if sync:
+            if self.fd < 0:
+                self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            os.fsync(self.fd)
         os.rename(self.path, self._store.path(found))
-        os.close(self.fd)
-        self.fd = -1
+        self._done = True
+        self.seal()
         return found
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -39,6 +41,7 @@ class References:
     def __init__(self, path: str) -> None:
         self._path = path
         self._records: dict[str, Record] = {}
+        self._batches = 0
 
     def open(self) -> bool:
         """Read the file. One that cannot be read is renamed and reported; the store then starts without names.
@@ -68,7 +71,19 @@ class References:
         """Leave a record out without writing: the next change of any image makes it final."""
         self._records.pop(image_id, None)
 
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Changes in here are written together at the end, also of a failure: what was done is done."""
+        self._batches += 1
+        try:
+            yield
+        finally:
+            self._batches -= 1
+            self._save()
+
     def _save(self) -> None:
+        if self._batches:
+            return
         replace_file(self._path, msgspec.json.encode(list(self._records.values())))
 
     def all(self) -> list[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import lzma
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -98,6 +99,15 @@ class _Xz(_Members):
         return lzma.LZMADecompressor(memlimit=1 << 28)
 
 
+class _Bzip2(_Members):
+    def __init__(self) -> None:
+        # A block of 45 bytes can stand for 900 kB.
+        super().__init__("bzip2", 1 << 12, (OSError, ValueError, EOFError))
+
+    def _new(self) -> Any:
+        return bz2.BZ2Decompressor()
+
+
 class Inflater:
     """Plain bytes of a stream whose compression its beginning tells."""
 
@@ -152,5 +162,5 @@ def _engine_for(head: bytes) -> _Engine:
     if head.startswith(b"\xfd7zXZ\x00"):
         return _Xz()
     if head.startswith(b"BZh"):
-        raise InvalidArgument("bzip2 is not supported; use gzip, zstd, xz or no compression")
+        return _Bzip2()
     return _Plain()

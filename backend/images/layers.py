@@ -8,6 +8,7 @@ when it is removed, or at the end.
 from __future__ import annotations
 
 import asyncio
+import filecmp
 import os
 import shutil
 import tarfile
@@ -18,6 +19,7 @@ from typing import Literal
 from backend.errors import EngineError, InvalidArgument, ServerError
 from backend.images import mounting
 from backend.images.content import BlobStore
+from backend.images.settle import Settler
 from backend.images.types import Confined
 
 #: How a layer becomes a directory.
@@ -30,12 +32,15 @@ class LayerStore:
     def __init__(self, blobs: BlobStore, confined: Confined, form: Form | None = None) -> None:
         self._blobs = blobs
         self._confined = confined
+        self.settler = Settler(blobs)
         self._root = f"{blobs.root}/layers"
         self._locks: dict[str, asyncio.Lock] = {}
         self._arriving: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._mounted: set[str] = set()
         self._wanted = form
         self.form: Form = form or "directory"
+        #: Layers that were not yet synced when the machine went down.
+        self.doubtful: list[str] = []
 
     async def open(self) -> None:
         """Find out what the kernel can; take away what a helper that was killed has left."""
@@ -45,6 +50,7 @@ class LayerStore:
         for name in os.listdir(self._root):
             if name.endswith(".new"):
                 shutil.rmtree(f"{self._root}/{name}")
+        self.doubtful = self.settler.open()
         if self._wanted is None:
             self.form = await self._probe()
 
@@ -57,6 +63,7 @@ class LayerStore:
         """Unmount all; a container that runs keeps what its overlay holds."""
         for at in list(self._mounted):
             self._unmount(at)
+        await self.settler.close()
 
     async def _probe(self) -> Form:
         """The best form that works here, tried with an empty tar."""
@@ -114,7 +121,9 @@ class LayerStore:
             try:
                 await self._make(diff_id, new)
                 shutil.rmtree(final, ignore_errors=True)  # of a kernel that could mount, or half gone
+                self.settler.mark(diff_id, (f"{final}/index",))
                 os.rename(new, final)
+                self.settler.settle()
             except (EngineError, asyncio.CancelledError):
                 shutil.rmtree(new, ignore_errors=True)
                 raise
@@ -159,6 +168,20 @@ class LayerStore:
                 raise ServerError(f"the layer {diff_id} cannot be mounted: {error.strerror}") from error
             self._mounted.add(at)
         return at
+
+    async def is_sound(self, diff_id: str) -> bool:
+        """Whether the layer's index is what its tar makes. Unpacked directories are only looked for."""
+        folder = self.folder(diff_id)
+        if os.path.isdir(f"{folder}/fs"):
+            return True
+        if not os.path.exists(f"{folder}/index"):
+            return False
+        with tempfile.TemporaryDirectory(dir=self._root, suffix=".new") as again:
+            try:
+                await self._index(self._blobs.path(diff_id), f"{again}/index")
+            except RuntimeError:  # the tar is damaged
+                return False
+            return await asyncio.to_thread(filecmp.cmp, f"{again}/index", f"{folder}/index", shallow=False)
 
     def remove(self, diff_id: str) -> None:
         """Forget the layer; its tar is the blob store's."""

@@ -37,3 +37,12 @@ def names_record(name: str, record: Record) -> bool:
     except InvalidArgument:
         return False
     return full_name(reference) in record.names or f"{reference.repository}@{reference.digest}" in record.digests
+
+
+def meant(name: str) -> str:
+    """The full name that *name* is short for; "" where it is an ID."""
+    try:
+        reference = parse(name)
+    except InvalidArgument:
+        return ""
+    return f"{reference.repository}@{reference.digest}" if reference.digest else full_name(reference)

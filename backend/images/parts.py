@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from backend.errors import InvalidArgument, NotFound
+from backend.errors import EngineError, InvalidArgument, NotFound
 from backend.images.index import Record
 from backend.images.types import Part
 from backend.spec.image import Descriptor, Index, Manifest, Platform, decode_config, decode_manifest
@@ -12,6 +13,7 @@ from backend.spec.image import Descriptor, Index, Manifest, Platform, decode_con
 if TYPE_CHECKING:
     from backend.images.store import ImageStore
 
+_DEPTH = 4
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _KIND = "vnd.docker.reference.type"
 
@@ -76,3 +78,41 @@ def _platform(store: ImageStore, entry: Descriptor, manifest: Manifest | None) -
     except (NotFound, InvalidArgument):
         return None
     return Platform(details.os, details.architecture, details.variant or "")
+
+
+def whole(store: ImageStore, top: str) -> tuple[str, ...] | None:
+    """The documents below and with *top*, the leaves first; None where one of them or of their blobs is not here."""
+    seen: dict[str, bool] = {}  # in the order of their ends: the leaves come first
+
+    def visit(digest: str, depth: int) -> bool:
+        if digest not in seen:
+            fits = depth <= _DEPTH and _fits(store, digest, lambda child: visit(child, depth + 1))
+            seen[digest] = fits
+        return seen[digest]
+
+    return tuple(seen) if visit(top, 0) else None
+
+
+def _fits(store: ImageStore, digest: str, visit: Callable[[str], bool]) -> bool:
+    blobs = store.blobs
+    if not blobs.has(digest):
+        return False
+    try:
+        document = decode_manifest(blobs.read(digest))
+    except EngineError:  # no manifest of an image, or damaged
+        return False
+    if isinstance(document, Index):
+        return all(visit(one.digest) for one in document.manifests)
+    return all(blobs.has(one.digest) for one in (document.config, *document.layers))
+
+
+def single(store: ImageStore, record: Record) -> str | None:
+    """A manifest of the image that came from elsewhere (or went there) and is complete."""
+    own = store.own_digest(record)
+    for digest in record.manifests:
+        if digest == own or whole(store, digest) is None:
+            continue
+        document = decode_manifest(store.blobs.read(digest))
+        if isinstance(document, Manifest) and document.config.digest == record.id:
+            return digest
+    return None

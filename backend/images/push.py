@@ -13,9 +13,10 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from backend.errors import EngineError, NotFound, ServerError
+from backend.errors import NotFound, ServerError
 from backend.images.hosts import own_endpoint
 from backend.images.index import Record
+from backend.images.parts import single, whole
 from backend.images.registry import Registry, Stopped
 from backend.images.types import Progress, ProgressLine, RegistryAuth
 from backend.images.work import in_thread
@@ -27,6 +28,7 @@ from backend.spec.image import (
     Descriptor,
     Index,
     Manifest,
+    Platform,
     decode_manifest,
     encode,
 )
@@ -39,7 +41,6 @@ T = TypeVar("T")
 _PARALLEL = 4
 _PACE = 0.1  # seconds between two progress lines of a layer
 _PIECE = 1 << 18
-_DEPTH = 4
 _SOURCES = 4  # repositories that a blob is tried to be mounted from
 
 
@@ -119,25 +120,14 @@ class Push:
         if documents is not None and top != self._store.own_digest(record):
             return self._pack(record, documents)
         note = ""
-        single = await self._thread(self._single, record)
-        if single is None:
-            single = await self._made(record)
+        alone = await self._thread(single, store, record)
+        if alone is None:
+            alone = await self._made(record)
         elif isinstance(decode_manifest(self._store.blobs.read(top)), Index):
             platform = store.get(record.id).details
             note = (f"Only {platform.os}/{platform.architecture} of this multi-platform image is here: its manifest "
                     f"is pushed alone")
-        return self._pack(record, (single,), note)
-
-    def _single(self, record: Record) -> str | None:
-        """A manifest of the image that came from elsewhere and is complete."""
-        own = self._store.own_digest(record)
-        for digest in record.manifests:
-            if digest == own or whole(self._store, digest) is None:
-                continue
-            document = decode_manifest(self._store.blobs.read(digest))
-            if isinstance(document, Manifest) and document.config.digest == record.id:
-                return digest
-        return None
+        return self._pack(record, (alone,), note)
 
     async def _made(self, record: Record) -> str:
         """A manifest of the image with its layers compressed."""
@@ -275,27 +265,23 @@ def media_type(data: bytes) -> str:
     return document.media_type or (INDEXES[0] if isinstance(document, Index) else OCI_MANIFEST)
 
 
-def whole(store: ImageStore, top: str) -> tuple[str, ...] | None:
-    """The documents below and with *top*, the leaves first; None where one of them or of their blobs is not here."""
-    seen: dict[str, bool] = {}  # in the order of their ends: the leaves come first
+def chosen(
+    store: ImageStore, target: Reference, tag: str, platform: Platform | None
+) -> list[tuple[str, Record]]:
+    """The tags that a push is of, with their images; no *tag* = all of the repository.
 
-    def visit(digest: str, depth: int) -> bool:
-        if digest not in seen:
-            fits = depth <= _DEPTH and _fits(store, digest, lambda child: visit(child, depth + 1))
-            seen[digest] = fits
-        return seen[digest]
-
-    return tuple(seen) if visit(top, 0) else None
-
-
-def _fits(store: ImageStore, digest: str, visit: Callable[[str], bool]) -> bool:
-    blobs = store.blobs
-    if not blobs.has(digest):
-        return False
-    try:
-        document = decode_manifest(blobs.read(digest))
-    except EngineError:  # no manifest of an image, or damaged
-        return False
-    if isinstance(document, Index):
-        return all(visit(one.digest) for one in document.manifests)
-    return all(blobs.has(one.digest) for one in (document.config, *document.layers))
+    Raises:
+        NotFound: there are none, or the image is for another platform.
+    """
+    prefix = f"{target.repository}:"
+    rows = [(name.removeprefix(prefix), one) for one in store.records() for name in one.names
+            if name.startswith(prefix)]
+    if tag:
+        digest = f"{target.repository}@{tag}"
+        by_digest = [(tag, one) for one in store.records() if digest in one.digests]
+        rows = [row for row in rows if row[0] == tag] or by_digest
+    if not rows:
+        raise NotFound(f"An image does not exist locally with the tag: {target.familiar_name}")
+    for which, record in rows:
+        store.check_platform(store.get(record.id), f"{target.familiar_name}:{which}", platform)
+    return sorted(rows, key=lambda row: row[0])

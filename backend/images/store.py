@@ -19,7 +19,7 @@ from backend.images.content import BlobStore
 from backend.images.garbage import Garbage
 from backend.images.index import Record, References
 from backend.images.layers import Form, LayerStore
-from backend.images.naming import familiar, full_name, is_hex, merge
+from backend.images.naming import familiar, full_name, is_hex, meant, merge
 from backend.images.removal import Removal
 from backend.images.types import (
     Commit,
@@ -29,6 +29,7 @@ from backend.images.types import (
     ImageUser,
     OnEvent,
     Part,
+    Problem,
     Progress,
     ProgressLine,
     RegistryAuth,
@@ -87,6 +88,11 @@ class ImageStore:
         self.blobs.open()
         self.garbage.all_known = self._references.open()
         await self.layers.open()
+        if self.layers.doubtful:
+            from backend.images.check import settle_doubts
+
+            for layer in await settle_doubts(self):
+                log.error("the layer %s was lost when the machine went down; pull or load its image again", layer)
         for record in self._references.all():
             try:
                 self._image(record)
@@ -237,38 +243,18 @@ class ImageStore:
             NotFound: there is no such image, with docker's words for it.
             EngineError: what the registry says.
         """
-        from backend.images.push import Push
+        from backend.images.push import Push, chosen
 
         target = parse(repository)
         tag = tag or target.tag
         target = Reference(target.registry, target.path)
         with self.garbage.busy():
             progress(ProgressLine(status=f"The push refers to repository [{target.repository}]"))
-            records = self._to_push(target, tag, platform)
+            records = chosen(self, target, tag, platform)
             await Push(self, target, auth, progress).run(records)
         for which, record in records:
             name = Reference(target.registry, target.path, which).familiar if ":" not in which else record.id
             self.on_event("push", name, {"name": target.familiar_name})
-
-    def _to_push(
-        self, target: Reference, tag: str, platform: Platform | None
-    ) -> builtins.list[tuple[str, Record]]:
-        """The tags that are pushed, with their images."""
-        if tag:
-            if is_digest(tag):
-                found = self._references.by_name(f"{target.repository}@{tag}")
-            else:
-                found = self._references.by_name(f"{target.repository}:{tag}")
-            if found is None:
-                raise NotFound(f"An image does not exist locally with the tag: {target.familiar_name}")
-            self.check_platform(self._image(found), f"{target.familiar_name}:{tag}", platform)
-            return [(tag, found)]
-        prefix = f"{target.repository}:"
-        rows = [(name.removeprefix(prefix), one) for one in self._references.all() for name in one.names
-                if name.startswith(prefix)]
-        if not rows:
-            raise NotFound(f"An image does not exist locally with the tag: {target.familiar_name}")
-        return sorted(rows, key=lambda row: row[0])
 
     def check_platform(self, image: Image, name: str, platform: Platform | None) -> None:
         """Raises :class:`NotFound` where the image is for another platform than *platform*."""
@@ -289,24 +275,31 @@ class ImageStore:
             manifests=merge([*plain, *documents], record.manifests)))
 
     async def load(
-        self, source: AsyncIterator[bytes], *, progress: Progress, quiet: bool = False
+        self, source: AsyncIterator[bytes], *, progress: Progress, quiet: bool = False,
+        platform: Platform | None = None,
     ) -> builtins.list[str]:
         """Take in the images of a tar (docker's or an OCI layout); what it loaded, as names or IDs."""
         from backend.images.archive import load
 
         with self.garbage.busy():
-            loaded = await load(self, source, progress, quiet)
+            loaded = await load(self, source, progress, quiet, platform)
         for name in loaded:
             self.on_event("load", self.get(name).id, {"name": name})
         return loaded
 
-    def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
-        """A tar of images that docker and OCI tools load. Raises :class:`NotFound` before its first byte."""
-        from backend.images.archive import save
+    def save(self, names: Sequence[str], platform: Platform | None = None) -> AsyncIterator[bytes]:
+        """A tar of images that docker and OCI tools load. A name without a tag means all tags of the repository.
 
-        found = [(name, self.get(name)) for name in names]
-        for _, image in found:
-            self.on_event("save", image.id, {"name": image.id})
+        Raises:
+            NotFound: before its first byte.
+        """
+        from backend.images.save import meaning, save
+
+        found: builtins.list[tuple[str, Record]] = []
+        for name in names:
+            found += meaning(self, name, platform)
+        for image_id in dict.fromkeys(record.id for _, record in found):
+            self.on_event("save", image_id, {"name": image_id})
 
         async def pieces() -> AsyncIterator[bytes]:
             with self.garbage.busy():
@@ -315,6 +308,22 @@ class ImageStore:
                         yield piece
 
         return pieces()
+
+    async def check(
+        self, *, repair: bool, auth: RegistryAuth | None = None, progress: Progress
+    ) -> tuple[int, int, builtins.list[Problem]]:
+        """Hash everything again and, with *repair*, mend what is broken. Returns blobs, bytes, and what was wrong."""
+        from backend.images.check import Check
+
+        with self.garbage.busy():
+            work = Check(self, auth, progress, repair=repair)
+            problems = await work.run()
+        self.garbage.collect()
+        return work.checked, work.size, problems
+
+    def batch(self) -> contextlib.AbstractContextManager[None]:
+        """While many images are added, their list is written once, at the end."""
+        return self._references.batch()
 
     async def import_(
         self,
@@ -452,18 +461,10 @@ class ImageStore:
         record = self._references.get(image.id)
         assert record is not None
         full = full_name(target)
-        tops = {**record.tops, full: record.tops.get(self._meant(name), record.manifests[0])}
+        tops = {**record.tops, full: record.tops.get(meant(name), record.manifests[0])}
         names = merge(record.names, [full])
         self._references.put(replace(record, names=names, tagged=time.time_ns(), tops=tops))
         self.on_event("tag", image.id, {"name": target.familiar})
-
-    def _meant(self, name: str) -> str:
-        """The full name that *name* is short for; "" where it is an ID."""
-        try:
-            reference = parse(name)
-        except InvalidArgument:
-            return ""
-        return f"{reference.repository}@{reference.digest}" if reference.digest else full_name(reference)
 
     async def remove(
         self, name: str, *, force: bool, prune: bool, users: Callable[[str], Sequence[ImageUser]]

@@ -280,14 +280,15 @@ class Pull:
 
     def _fetch(self, registry: Registry, layer: Descriptor, diff_id: str) -> None:
         """In a thread: the layer's blob and its tar into the store."""
-        blobs, tell = self._store.blobs, self._teller(layer)
+        blobs, tell, mark = self._store.blobs, self._teller(layer), self._store.layers.settler.mark
         if blobs.has(diff_id):
             return
         if blobs.has(layer.digest):  # an earlier pull came so far
             source = blobs.pieces(layer.digest)
             with blobs.ingest() as tar:
                 _inflate(source, tar.write, None, tell)
-                tar.commit(diff_id)
+                mark(diff_id, ())
+                tar.commit(diff_id, sync=False)
             return
         with blobs.ingest(layer.size) as raw, blobs.ingest() as tar:
             # A layer that is not compressed is its own tar, written once.
@@ -298,7 +299,8 @@ class Pull:
                 raise WrongDigest(f"its contents have the digest {tar.digest}, not {diff_id} as the image says")
             raw.commit(layer.digest)
             if not plain:
-                tar.commit(diff_id)
+                mark(diff_id, ())  # it can be made again from the blob: synced in the background
+                tar.commit(diff_id, sync=False)
             tell(layer.size, "Download complete")
 
     def _teller(self, layer: Descriptor) -> _Tell:

@@ -183,3 +183,14 @@ class Found:
     official: bool
     automated: bool
     stars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something broken that a check found. *done*: how it was mended, "" = it was not; *why*: why it could not be."""
+
+    image: str
+    digest: str
+    what: str
+    done: str
+    why: str = ""

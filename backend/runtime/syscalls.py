@@ -115,6 +115,7 @@ _nr = _NUMBERS.get(_machine, {})
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_unlocked = ctypes.CDLL(None, use_errno=True)  # other threads run meanwhile: for what may wait for a disk
 
 
 class _CloneArgs(ctypes.Structure):
@@ -474,3 +475,18 @@ def inside_netns(fd: int, work: Callable[[], T]) -> T:
                 os.abort()
     finally:
         os.close(own)
+
+
+# --- files and memory -----------------------------------------------------------------------------------------------
+def start_writeback(fd: int, offset: int, size: int) -> None:
+    """Lets the disk begin with a part of a file that was written, without waiting for it (sync_file_range)."""
+    number = ctypes.c_int64
+    if _unlocked.sync_file_range(ctypes.c_int(fd), number(offset), number(size), ctypes.c_uint(2)) < 0:
+        raise oserror("sync_file_range")
+
+
+def trim_memory() -> None:
+    """Gives the system back what libc keeps of freed memory; other C libraries have nothing to give."""
+    trim = getattr(_unlocked, "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))

@@ -89,10 +89,10 @@ async def _import(call: Call) -> web.StreamResponse:
 
 
 async def load(call: Call) -> web.StreamResponse:
-    quiet = boolean(call.query, "quiet")
+    quiet, platform = boolean(call.query, "quiet"), _platform(call)
 
     async def work(tell: Any) -> None:
-        await call.engine.images.load(call.upload(), progress=tell, quiet=quiet)
+        await call.engine.images.load(call.upload(), progress=tell, quiet=quiet, platform=platform)
 
     return await progress_stream(call, work)
 
@@ -101,7 +101,7 @@ async def save(call: Call) -> web.StreamResponse:
     names = [call.path["name"]] if "name" in call.path else call.http.query.getall("names", [])
     if not names:
         raise InvalidArgument("names is needed: which images shall be saved")
-    return await stream(call, "application/x-tar", call.engine.images.save(names))
+    return await stream(call, "application/x-tar", call.engine.images.save(names, platform=_platform(call)))
 
 
 async def inspect(call: Call) -> web.StreamResponse:
