@@ -20,7 +20,7 @@ _FORMAT = Flag("format", "text", about="table, json, or a template such as {{.ID
 _IMAGES = Parser(
     "images [FLAGS] [REPOSITORY[:TAG]]", "List images.", Flag("all", short="a", about="intermediate ones too"),
     Flag("digests", about="with digests"), Flag("filter", "list", short="f", about="KEY=VALUE"), _NO_TRUNC, _QUIET,
-    _FORMAT, most=1)
+    _FORMAT, Flag("check", about="hash all of them again and mend what is broken"), most=1)
 _TAG = Parser("tag IMAGE NAME[:TAG]", "Give an image another name.", least=2, most=2)
 _RMI = Parser(
     "rmi [FLAGS] IMAGE...", "Remove images.", Flag("force", short="f", about="although containers use them"),
@@ -53,7 +53,23 @@ def main(words: list[str], address: str) -> int:
     return 0
 
 
+def _check(engine: Engine) -> int:
+    """Verifies the store. 1 where something stays broken."""
+    from app.cli.progress import follow
+
+    report = follow(engine.ask("POST", "/slipway/images/check", {"repair": True}).lines(), sys.stdout, quiet=True)[-1]
+    for one in report["Problems"]:
+        done = one["Repaired"] or f"NOT REPAIRED{': ' if one['Reason'] else ''}{one['Reason']}"
+        print(f"{one['Image']}: {one['Digest']} was {one['Problem']}: {done}")
+    left = sum(not one["Repaired"] for one in report["Problems"])
+    print(f"{report['Blobs']} blobs ({size(report['Size'])}) checked: "
+          + (f"{len(report['Problems'])} broken, {left} of them still" if report["Problems"] else "all are whole"))
+    return 1 if left else 0
+
+
 def _list(given: Options, engine: Engine) -> int:
+    if given.check:
+        return _check(engine)
     wanted = filters(given.filter) or {}
     if given.words:
         wanted.setdefault("reference", []).append(given.words[0])

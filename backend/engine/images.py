@@ -215,6 +215,13 @@ class Images:
 
         return await asyncio.to_thread(login.check, address, auth or RegistryAuth(), self._store.settings)
 
+    async def check(self, *, repair: bool, auth: RegistryAuth | None, progress: Progress) -> api.ImagesChecked:
+        """Hash everything of the store again; with *repair*, make or fetch anew what is broken."""
+        checked, size, found = await self._store.check(repair=repair, auth=auth, progress=progress)
+        return api.ImagesChecked(blobs=checked, size=size, problems=[
+            api.ImageProblem(image=one.image, digest=one.digest, problem=one.what, repaired=one.done, reason=one.why)
+            for one in found])
+
     # --- removal ----------------------------------------------------------------------------------------------------
     async def remove(self, name: str, *, force: bool = False, prune: bool = True) -> builtins.list[api.ImageDeleteItem]:
         """Take a name off an image, or remove the image."""

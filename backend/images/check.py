@@ -205,6 +205,8 @@ async def settle_doubts(store: ImageStore) -> list[str]:
         if not store.blobs.has(diff_id) and not await asyncio.to_thread(_made_again, store, diff_id):
             lost.append(diff_id)
         store.layers.settler.clear(diff_id)
+        if store.blobs.has(diff_id):
+            await store.layers.prepare(diff_id)
     store.layers.doubtful.clear()
     return lost
 

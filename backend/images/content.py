@@ -179,6 +179,17 @@ class BlobStore:
         return [f"sha256:{name}" for name in os.listdir(f"{self.root}/blobs/sha256")]
 
 
+@contextlib.contextmanager
+def disk_told(what: str) -> Iterator[None]:
+    """A refusal of the disk as a :class:`ServerError` that begins with *what*; a client that left stays what it is."""
+    try:
+        yield
+    except ConnectionError:
+        raise
+    except OSError as error:
+        raise ServerError(f"{what}: {error.strerror or error}") from error
+
+
 def replace_file(path: str, data: bytes) -> None:
     """Put *data* at *path* so that a crash leaves the old or the new, never a mixture."""
     temporary = f"{path}.{secrets.token_hex(4)}.new"

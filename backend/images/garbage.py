@@ -124,6 +124,10 @@ class Garbage:
             self._emptying = asyncio.get_running_loop().create_task(asyncio.to_thread(self._sweep))
 
     def _sweep(self) -> None:
+        self._empty()
+        self._references.reserve()
+
+    def _empty(self) -> None:
         folder = self._blobs.trash
         while names := os.listdir(folder):
             for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -14,6 +15,7 @@ import msgspec
 from backend.images.content import replace_file
 
 log = logging.getLogger("images")
+_BALLAST = 2 << 20  # bytes: the list of a few thousand images
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,14 @@ class References:
         self._path = path
         self._records: dict[str, Record] = {}
         self._batches = 0
+        self._ballast = f"{path}.ballast"
 
     def open(self) -> bool:
         """Read the file. One that cannot be read is renamed and reported; the store then starts without names.
 
         Returns whether all that is meant is known: False after an unreadable file, now or earlier.
         """
+        self.reserve()
         whole = not any(
             name.startswith(os.path.basename(self._path) + ".unreadable-")
             for name in os.listdir(os.path.dirname(self._path))
@@ -84,7 +88,27 @@ class References:
     def _save(self) -> None:
         if self._batches:
             return
-        replace_file(self._path, msgspec.json.encode(list(self._records.values())))
+        data = msgspec.json.encode(list(self._records.values()))
+        try:
+            replace_file(self._path, data)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not os.path.exists(self._ballast):
+                raise
+            os.unlink(self._ballast)  # on a full disk images can still be removed
+            replace_file(self._path, data)
+
+    def reserve(self) -> None:
+        """Keep room for writing the list on a full disk."""
+        if os.path.exists(self._ballast):
+            return
+        fd = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, _BALLAST)
+        except OSError as error:
+            log.warning("no room is left in reserve for the list of images: %s", error.strerror)
+            os.unlink(self._ballast)
+        finally:
+            os.close(fd)
 
     def all(self) -> list[Record]:
         return list(self._records.values())

@@ -15,7 +15,7 @@ from typing import Any
 
 from backend.errors import InvalidArgument, NotFound
 from backend.images.compress import Compressor
-from backend.images.content import BlobStore
+from backend.images.content import BlobStore, disk_told
 from backend.images.garbage import Garbage
 from backend.images.index import Record, References
 from backend.images.layers import Form, LayerStore
@@ -281,7 +281,7 @@ class ImageStore:
         """Take in the images of a tar (docker's or an OCI layout); what it loaded, as names or IDs."""
         from backend.images.archive import load
 
-        with self.garbage.busy():
+        with self.garbage.busy(), disk_told("the archive could not be stored"):
             loaded = await load(self, source, progress, quiet, platform)
         for name in loaded:
             self.on_event("load", self.get(name).id, {"name": name})
@@ -340,7 +340,7 @@ class ImageStore:
 
         target = parse(reference).with_default_tag() if reference else None
         defaults = apply(changes)
-        with self.garbage.busy():
+        with self.garbage.busy(), disk_told("the archive could not be stored"):
             layer = await spool(self, source)
             image = await self._single_layer(
                 layer,
@@ -375,7 +375,7 @@ class ImageStore:
         """An image of the layers of *base* (an ID) and *layer* (a tar; an empty one adds none) above them."""
         from backend.images.commit import commit
 
-        with self.garbage.busy():
+        with self.garbage.busy(), disk_told("the image could not be stored"):
             image = await commit(self, base, layer, change)
         if change.name:
             self.on_event("tag", image.id, {"name": parse(change.name).familiar})

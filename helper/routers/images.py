@@ -174,6 +174,18 @@ async def prune(call: Call) -> web.StreamResponse:
     return answer(await call.engine.images.prune(call.filters()))
 
 
+async def check(call: Call) -> web.StreamResponse:
+    """Verifies the store; with `repair` mends what is broken. The last line's `aux` is the report (docs/api.md)."""
+    auth = registry_auth(call.http.headers.get("X-Registry-Auth", ""))
+    repair = boolean(call.query, "repair")
+
+    async def work(tell: Any) -> None:
+        report = await call.engine.images.check(repair=repair, auth=auth, progress=tell)
+        tell(ProgressLine(aux=api.to_builtins(report)))
+
+    return await progress_stream(call, work)
+
+
 ROUTES = [
     Route("GET", "/images/json", list_),
     Route("POST", "/images/create", create, abortable=True, streams=True),
@@ -188,4 +200,5 @@ ROUTES = [
     Route("GET", "/images/{name:path}/history", history),
     Route("POST", "/images/{name:path}/tag", tag),
     Route("DELETE", "/images/{name:path}", remove),
+    Route("POST", "/slipway/images/check", check, abortable=True),
 ]

@@ -74,9 +74,10 @@ class LocalConfined:
 async def store(at: str | None = None, *, settings: RegistrySettings | None = None, form: Any = None) -> AsyncIterator[ImageStore]:
     """An open store in a folder of its own (or *at*), closed and, where it made the folder, removed at the end."""
     folder = at or tempfile.mkdtemp(prefix="slipway-images-")
-    made = ImageStore(folder, LocalConfined(), settings or RegistrySettings(), form=form or _known_form.get("best"))
+    made = ImageStore(folder, LocalConfined(), settings or RegistrySettings(), form=form or (_known_form.get("best") if at is None else None))
     await made.open()
-    _known_form["best"] = made.layers.form if form is None else _known_form.get("best")
+    if at is None and form is None:
+        _known_form["best"] = made.layers.form
     try:
         yield made
     finally:

@@ -185,3 +185,21 @@ class SearchResult(Struct, kw_only=True):
     is_official: bool = False
     is_automated: bool = False
     star_count: int = 0
+
+
+class ImageProblem(Wire):
+    """Something broken in the store. `repaired`: how it was mended, "" = it was not, for the `reason`."""
+
+    image: str = ""
+    digest: str = ""
+    problem: str = ""
+    repaired: str = ""
+    reason: str = ""
+
+
+class ImagesChecked(Wire):
+    """The report of POST /slipway/images/check. `size` in bytes."""
+
+    blobs: int = 0
+    size: int = 0
+    problems: list[ImageProblem] = []
