@@ -18,7 +18,7 @@ from backend.images.inflate import Inflater
 from backend.images.transport import Stopped
 from backend.images.work import in_thread
 from backend.runtime import tarstream
-from backend.runtime.tarpipe import Members, Pipe
+from backend.runtime.tarpipe import Members
 from backend.spec.image import DOCUMENT_LIMIT
 
 T = TypeVar("T")
@@ -99,12 +99,12 @@ def inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-class _Fed(Pipe):
-    """A tar from an iterator instead of a descriptor."""
+class _Fed:
+    """A tar from an iterator instead of a descriptor (:class:`backend.runtime.tarpipe.Supply`)."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
-        super().__init__(-1)
         self._pieces = pieces
+        self._buffer = memoryview(b"")
 
     def _more(self, most: int) -> memoryview:
         while not self._buffer:
@@ -115,7 +115,30 @@ class _Fed(Pipe):
         found, self._buffer = self._buffer[:most], self._buffer[most:]
         return found
 
+    def take(self, size: int) -> bytes:
+        """Exactly *size* bytes, or fewer at the end of the stream."""
+        parts = []
+        while size and (piece := self._more(size)):
+            parts.append(piece)
+            size -= len(piece)
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """*size* bytes as they come. Raises :class:`BadTar` if the stream ends before."""
+        while size:
+            piece = self._more(size)
+            if not piece:
+                raise tarstream.BadTar("the archive ends in the middle of a file")
+            size -= len(piece)
+            yield piece
+
+    def skip(self, size: int) -> None:
+        """Leaves *size* bytes out."""
+        for _ in self.pieces(size):
+            pass
+
     def drain(self) -> None:
+        """Reads what stands behind the archive, so that the sender can come to its end."""
         self._buffer = memoryview(b"")
         for _ in self._pieces:
             pass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Protocol
 
 from backend.runtime.tarstream import (
     BLOCK,
@@ -23,6 +24,22 @@ from backend.runtime.tarstream import (
 
 _SIZE = 1 << 20
 _ENOUGH = 1 << 18  # what a body is given on in, if there is so much of it: small writes cost a file system much more
+
+
+class Supply(Protocol):
+    """Where a tar comes from in order: :class:`Pipe`, or the images room's own."""
+
+    def take(self, size: int) -> bytes:
+        """Exactly *size* bytes, or fewer at the end of the stream."""
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """*size* bytes as they come. Raises :class:`BadTar` if the stream ends before."""
+
+    def skip(self, size: int) -> None:
+        """Leaves *size* bytes out."""
+
+    def drain(self) -> None:
+        """Reads what stands behind the archive."""
 
 
 class Pipe:
@@ -86,7 +103,7 @@ class Pipe:
 class Members:
     """The members of the tar in *pipe*. The body of a file is read with :meth:`body` before the next member."""
 
-    def __init__(self, pipe: Pipe, *, limit: int) -> None:
+    def __init__(self, pipe: Supply, *, limit: int) -> None:
         self._pipe = pipe
         self._limit = limit
         self._left = 0  # of the current member's body
