@@ -8,6 +8,7 @@ stop. The exit itself is taken in at once, without the lock; what follows from i
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 
 from backend.engine import order, volumedrivers
@@ -322,14 +323,25 @@ class Life:
                 raise Conflict(f"container {container.id} is not running")
             try:
                 await asyncio.to_thread(self.cgroup(container).freeze)
-            except FileNotFoundError as error:         # it has just ended: its exit is on its way
-                raise Conflict(f"container {container.id} is not running") from error
             except (CgroupError, OSError) as error:
-                await asyncio.to_thread(self.cgroup(container).thaw)
-                raise ServerError(f"cannot pause container {container.id}: {error}") from error
+                if await self._still_there(container):
+                    raise ServerError(f"cannot pause container {container.id}: {error}") from error
+                raise Conflict(f"container {container.id} is not running") from error
+            if not container.status.active:                # it ended meanwhile
+                raise Conflict(f"container {container.id} is not running")
             container.status.state = "paused"
             self.keep(container)
             self.tell(container, "pause")
+
+    async def _still_there(self, container: Container) -> bool:
+        """After a pause that failed: let what is left of it go on. False: it has ended, its exit is on its way."""
+        try:
+            await asyncio.to_thread(self.cgroup(container).thaw)
+        except (CgroupError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENODEV):
+                return False
+            log.warning("container %s could not be thawed: %s", container.name, error)
+        return container.status.active
 
     async def hold(self, container: Container) -> bool:
         """Pause it for work of the engine's own, until :meth:`let_go` or, should the helper be killed, its next start.
