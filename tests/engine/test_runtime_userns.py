@@ -191,3 +191,22 @@ async def test_nothing_is_left_of_containers_with_a_namespace(lab: Lab) -> None:
         await lab.keeper.userns([{"containerID": 0, "hostID": 1 << 33, "size": 5}], RANGES)
     assert lab.census() == before
     await asyncio.sleep(0)
+
+
+async def test_a_container_that_may_trace_cannot_look_into_an_exec_that_is_about_to_run(lab: Lab) -> None:
+    """Its memory and program belong to the host's user namespace, in which SYS_PTRACE of the container's counts nothing."""
+    config = lab.config("sleep", "1000")
+    config["linux"].pop("seccomp")
+    for kind in ("bounding", "effective", "permitted"):
+        config["process"]["capabilities"][kind] += ["CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]
+    id = await create(lab, config)
+    await lab.keeper.start(id)
+    await lab.keeper.exec_prepare(id, "victim", lab.process("true"), PLAIN)
+    script = ("for p in /proc/[0-9]*; do grep -q slipway: $p/comm && echo seen && readlink $p/exe $p/cwd && echo NAMED; "
+              "grep -q slipway: $p/comm && cat $p/maps $p/environ && echo READ; done; echo end")
+    process = {**lab.process("sh", "-c", script), "capabilities": config["process"]["capabilities"]}
+    await lab.keeper.exec_prepare(id, "look", process, PLAIN)
+    sock = await lab.keeper.attach(id, "look", stdin=False, stdout=True, stderr=False)
+    await lab.keeper.exec_start(id, "look")
+    assert frames(await read_all(sock))[1].split() == [b"seen", b"end"]
+    await lab.exit(id, "look")
