@@ -12,9 +12,10 @@ from PySide6.QtWidgets import QMenu, QPushButton, QStackedWidget
 from app import theme
 from app.models.containers import ACTIONS, CPU, CREATED, IMAGE, NAME, PORTS, STATE
 from app.models.rows import ContainerRow, state_text
-from app.widgets.parts import Empty, button, copy, filter_field, row, say
+from app.widgets.parts import Empty, button, filter_field, row, say
 from app.widgets.tables import Action, CleanTable, Hit, RowDelegate
 from app.windows.actions import ContainerActions
+from app.windows.container_menu import fill_more
 from app.windows.context import Context, open_link
 from app.windows.page import Page
 
@@ -195,16 +196,17 @@ class ContainersPage(Page):
                     menu.addAction(icon("window"), f"Open {link.url}", partial(open_link, link.url))
         menu.addAction(icon("window"), "Log in its own window", self._log_window)
         menu.addSeparator()
-        for verb, picture in (("start", "play"), ("stop", "stop"), ("restart", "restart"), ("pause", "pause"),
-                              ("unpause", "play")):
+        verbs = [("start", "play"), ("stop", "stop"), ("restart", "restart")]
+        if len(rows) > 1:
+            verbs += [("pause", "pause"), ("unpause", "play")]
+        for verb, picture in verbs:
             possible = self.doer.possible(verb, chosen)
             if possible:
                 word = "Resume" if verb == "unpause" else verb.capitalize()
                 menu.addAction(icon(picture), word, partial(self.doer.do, verb, possible))
         if len(rows) == 1:
             menu.addSeparator()
-            menu.addAction(icon("copy"), "Copy the ID", lambda: copy(first.id))
-            menu.addAction(icon("copy"), "Copy the name", lambda: copy(first.name))
+            fill_more(menu, self.context, self, self.doer, first.id)
         menu.addSeparator()
         menu.addAction(icon("trash"), "Remove…", lambda: self._do("remove"))
         menu.popup(self.table.viewport().mapToGlobal(point))

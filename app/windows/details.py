@@ -5,19 +5,23 @@ from __future__ import annotations
 from functools import partial
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QHideEvent, QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QTabWidget, QVBoxLayout, QWidget
 
 from app import theme
 from app.models.log_feed import LogFeed
 from app.models.problems import Problem
-from app.models.rows import ContainerRow, Usage, age_text, memory_text, state_text
+from app.models.rows import ContainerRow, age_text, state_text
 from app.widgets.inspect import InspectView
 from app.widgets.log_pane import LogPane
 from app.widgets.parts import Banner, Empty, button, icon_button, label, row
-from app.widgets.plot import Plot
 from app.windows.actions import ContainerActions
+from app.windows.container_files import FilesTab
+from app.windows.container_menu import fill_more
 from app.windows.context import Context
+from app.windows.health_tab import HealthTab
+from app.windows.processes_tab import ProcessesTab
+from app.windows.stats_tab import StatsTab
 from app.windows.terminal_tab import TerminalTab
 
 
@@ -76,8 +80,10 @@ class DetailsPage(QWidget):
         self.shell = TerminalTab(context, key)
         self.shell_off = Empty("terminal", "The container does not run", "Start it to open a shell inside.",
                                button("Start", "play", "primary", partial(self.doer.do, "start", [key])))
-        self.cpu = Plot("Processor", lambda value: f"{value:.1f} %", floor=10)
-        self.memory = Plot("Memory", memory_text, floor=4 * 1024 * 1024)
+        self.stats, self.processes = StatsTab(context, key), ProcessesTab(context, key)
+        self.files, self.health = FilesTab(context, key), HealthTab(context, key)
+        self.more = icon_button("more", "More", "")
+        self.more.clicked.connect(self._more)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.tabBar().setDrawBase(False)
@@ -88,19 +94,14 @@ class DetailsPage(QWidget):
         self.refresh()
 
     def _lay_out(self) -> None:
-        plots = QWidget()
-        box = QVBoxLayout(plots)
-        box.setContentsMargins(0, 14, 0, 0)
-        box.setSpacing(18)
-        box.addWidget(self.cpu)
-        box.addWidget(self.memory)
         self.shell_tab = QWidget()
         shells = QVBoxLayout(self.shell_tab)
         shells.setContentsMargins(0, 0, 0, 0)
         shells.addWidget(self.shell)
         shells.addWidget(self.shell_off)
         for widget, name in ((self.log, "Log"), (self.inspect, "Inspect"), (self.shell_tab, "Terminal"),
-                             (plots, "Stats")):
+                             (self.stats, "Stats"), (self.processes, "Processes"), (self.files, "Files"),
+                             (self.health, "Health")):
             self.tabs.addTab(widget, name)
         words = QVBoxLayout()
         words.setSpacing(3)
@@ -111,6 +112,7 @@ class DetailsPage(QWidget):
         top.addLayout(words, 1)
         for one in self.buttons.values():
             top.addWidget(one, 0, Qt.AlignmentFlag.AlignTop)
+        top.addWidget(self.more, 0, Qt.AlignmentFlag.AlignTop)
         page = QVBoxLayout(self)
         page.setContentsMargins(20, 18, 26, 14)
         page.setSpacing(10)
@@ -124,7 +126,6 @@ class DetailsPage(QWidget):
         model.dataChanged.connect(self._changed)
         model.rowsRemoved.connect(self.refresh)
         model.rowsInserted.connect(self.refresh)
-        self.context.mirror.usage_batch.connect(self._usage)
         self.context.mirror.told.connect(self._event)
         self.doer.failed.connect(self._failed)
         self.banner.retried.connect(self._again)
@@ -134,11 +135,11 @@ class DetailsPage(QWidget):
     def close_all(self) -> None:
         """Before the page goes: nothing may call it any more."""
         self.feed.close()
+        self.stats.stop()
         model = self.context.mirror.containers
         model.dataChanged.disconnect(self._changed)
         model.rowsRemoved.disconnect(self.refresh)
         model.rowsInserted.disconnect(self.refresh)
-        self.context.mirror.usage_batch.disconnect(self._usage)
         self.context.mirror.told.disconnect(self._event)
 
     # --- what is shown --------------------------------------------------------------------------------
@@ -176,8 +177,7 @@ class DetailsPage(QWidget):
             self._tab(self.tabs.currentIndex())
         self._ran = row.running
         if not row.running:
-            self.cpu.clear()
-            self.memory.clear()
+            self.stats.clear()
 
     def _about(self, row: ContainerRow) -> str:
         import html
@@ -201,11 +201,6 @@ class DetailsPage(QWidget):
             one.setEnabled(False)
         self.log.set_ended(True)
 
-    def _usage(self, batch: dict[str, Usage]) -> None:
-        if (sample := batch.get(self.key)) is not None:
-            self.cpu.add(sample.cpu)
-            self.memory.add(sample.memory)
-
     # --- tabs --------------------------------------------------------------------------------
 
     def show_tab(self, name: str) -> None:
@@ -219,7 +214,6 @@ class DetailsPage(QWidget):
         name = self.tabs.tabText(place)
         if not self.isVisible():
             return
-        self.context.mirror.watch_stats(name == "Stats")
         if name == "Log":
             self.log.view.setFocus()
         elif name == "Inspect":
@@ -238,16 +232,18 @@ class DetailsPage(QWidget):
         actor, action = getattr(event, "actor", None), getattr(event, "action", "")
         if actor is None or actor.id != self.key or not self.isVisible() or action == "destroy":
             return
-        if self.tabs.tabText(self.tabs.currentIndex()) == "Inspect":
+        name = self.tabs.tabText(self.tabs.currentIndex())
+        if name == "Inspect":
             self._load_inspect()
+        elif name == "Health" and action.startswith(("health_status", "start", "die")):
+            self.health.load()
+        elif name in ("Stats", "Processes") and action == "start":
+            self.tabs.currentWidget().hide()
+            self.tabs.currentWidget().show()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self._tab(self.tabs.currentIndex())
-
-    def hideEvent(self, event: QHideEvent) -> None:
-        super().hideEvent(event)
-        self.context.mirror.watch_stats(False)
 
     def focus_filter(self) -> None:
         """Ctrl+F: find in what is shown."""
@@ -256,6 +252,12 @@ class DetailsPage(QWidget):
             self.inspect.filter.setFocus()
         elif name == "Log":
             self.log.focus_find()
+
+    def _more(self) -> None:
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        fill_more(menu, self.context, self, self.doer, self.key)
+        menu.popup(self.more.mapToGlobal(self.more.rect().bottomLeft()))
 
     # --- problems --------------------------------------------------------------------------------
 

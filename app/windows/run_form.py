@@ -27,7 +27,7 @@ from app.windows.context import Context
 from backend.errors import EngineError
 from backend.spec import api
 
-_RESTARTS = (("Never", "no"), ("Always", "always"), ("Unless stopped by hand", "unless-stopped"),
+RESTARTS = (("Never", "no"), ("Always", "always"), ("Unless stopped by hand", "unless-stopped"),
              ("When it fails", "on-failure"))
 
 
@@ -108,7 +108,7 @@ class RunForm(QDialog):
         self.environment = Rows(("Variable", "Value"), "Add a variable")
         self.volumes = Rows(("Folder or volume", "Place in the container"), "Add a folder or volume", "read-only")
         self.restart = QComboBox()
-        for text, value in _RESTARTS:
+        for text, value in RESTARTS:
             self.restart.addItem(text, value)
         self.remove_after = QCheckBox("Remove the container when it ends")
         self.terminal = QCheckBox("Give it a terminal (for shells)")

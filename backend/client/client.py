@@ -10,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from backend.client.connection import Connection, Filters
+from backend.client.container_calls import ContainerCalls
 from backend.client.hijack import Stream, hijack
 from backend.client.slipway import SlipwayCalls
 from backend.client.volume_files import VolumeFiles
@@ -61,7 +62,7 @@ def progress(line: bytes) -> Progress:
     return Progress(raw.id, raw.status, detail.current or 0, detail.total or 0, raw.stream)
 
 
-class Client(SlipwayCalls):
+class Client(ContainerCalls, SlipwayCalls):
     """An engine, by its socket (``unix:///path`` or a path). A ref is a name, an ID or a unique prefix of one."""
 
     def __init__(self, address: str) -> None:

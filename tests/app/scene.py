@@ -90,15 +90,16 @@ async def fill_registry(client: Client, address: str) -> None:
 
 
 async def run(client: Client, name: str, image: str, command: str, *, publish: str = "", memory: int = 0,
-              binds: tuple[str, ...] = (), wait: bool = False) -> str:
+              binds: tuple[str, ...] = (), wait: bool = False, probe: str = "") -> str:
     """Create and start one; *wait*: until it has ended. Its ID."""
     host = api.HostConfig(memory=memory, binds=list(binds))
     exposed: dict[str, api.Empty] = {}
     if publish:
         host.port_bindings = {f"{publish}/tcp": [api.PortBinding(host_ip="127.0.0.1")]}
         exposed = {f"{publish}/tcp": api.Empty()}
+    check = api.HealthConfig(test=["CMD-SHELL", probe], interval=2_000_000_000, timeout=1_000_000_000, retries=2) if probe else None
     made = await client.create_container(api.ContainerCreate(image=image, cmd=["sh", "-c", command], exposed_ports=exposed,
-                                                            host_config=host), name=name)
+                                                            host_config=host, healthcheck=check), name=name)
     await client.start_container(made.id)
     if wait:
         await client.wait_container(made.id)
@@ -113,7 +114,8 @@ async def build(client: Client, folder: Path) -> dict[str, str]:
     async for _ in client.load_images(_pieces(layered())):
         pass
     made = {
-        "blog": await run(client, "blog", "demo/web:1.2", SPEAKER, publish="8080", memory=256 << 20, binds=("blog-articles:/articles",)),
+        "blog": await run(client, "blog", "demo/web:1.2", SPEAKER, publish="8080", memory=256 << 20, binds=("blog-articles:/articles",),
+                          probe="echo articles can be read; ls /articles > /tmp/probe"),
         "reports": await run(client, "reports", "registry.example.com/team/reports:2026.11",
                              "echo 'reading 12 reports'; echo 'no database at db:5432' >&2; exit 3", wait=True),
         "migrate": await run(client, "migrate", "demo/db:16", "echo 'schema is up to date'", wait=True),

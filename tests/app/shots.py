@@ -122,8 +122,18 @@ def _container(tab: str, name: str) -> None:
         return stage.window
 
 
-for _tab, _name in (("Log", "log"), ("Inspect", "inspect"), ("Terminal", "terminal"), ("Stats", "stats")):
+for _tab, _name in (("Log", "log"), ("Inspect", "inspect"), ("Terminal", "terminal"), ("Stats", "stats"),
+                   ("Processes", "processes"), ("Files", "files"), ("Health", "health")):
     _container(_tab, _name)
+
+
+@picture("limits")
+async def _limits(stage: Stage) -> QWidget:
+    from app.windows.container_forms import LimitsForm
+
+    form = LimitsForm(stage.context, stage.window, stage.context.mirror.containers.get(stage.made["blog"]))
+    form.open()
+    return form
 
 
 @picture("container-off")

@@ -179,6 +179,53 @@ def test_a_dropped_compose_file_is_shown_first_and_then_started_and_stopped(real
     run(story())
 
 
+def test_the_page_of_a_container_tells_all_of_it_and_changes_it(real: MainWindow, run: Run, tmp_path: Path) -> None:
+    async def story() -> None:
+        from app.widgets.ask_name import AskName
+        from app.windows.container_forms import LimitsForm, ask_commit, ask_rename
+        context = real.context
+        await base(context.client, "demo/web:1.2")
+        key = await scene.run(context.client, "busy", "demo/web:1.2", "echo hi > /made; rm /etc/group; sleep 100", probe="echo fine")
+        await until(lambda: row(context, "busy") is not None)
+        real.show_container(key, "Stats")
+        page = real.details
+        await until(lambda: page.stats.cpu.times and page.stats.memory.values[0][-1] > 0, PATIENCE)
+        page.show_tab("Processes")
+        await until(lambda: page.processes.tree.topLevelItemCount() >= 1, PATIENCE)
+        page.show_tab("Files")
+        await until(lambda: shown(page.files.changes).get("made") == "+ added", PATIENCE)
+        assert shown(page.files.changes)["etc/group"] == "− removed"
+        (tmp_path / "note.txt").write_text("a note")
+        page.files.copy_in([str(tmp_path / "note.txt")], "/tmp")
+        await until(lambda: not context.operations.items and "tmp/note.txt" in shown(page.files.changes), PATIENCE)
+        (tmp_path / "out").mkdir()
+        page.files.copy_out("/tmp/note.txt", str(tmp_path / "out"))
+        await until(lambda: not context.operations.items, PATIENCE)
+        assert [(one.name, one.read_text()) for one in (tmp_path / "out").iterdir()] == [("note.txt", "a note")]
+        page.show_tab("Health")
+        await until(lambda: page.health.probes.topLevelItemCount() > 0, PATIENCE)
+        assert "Healthy" in page.health.state.text() and "fine" in page.health.output.toPlainText()
+        form = LimitsForm(context, real, row(context, "busy"))
+        form.open()
+        await until(form.go.isEnabled, PATIENCE)
+        form.memory.setText("64m")
+        form.restart.setCurrentIndex(form.restart.findData("always"))
+        form.go.click()
+        await until(lambda: not form.isVisible(), PATIENCE)
+        host = (await context.client.inspect_container(key)).host_config
+        assert (host.memory, host.restart_policy.name) == (64 << 20, "always")
+        for ask, name in ((ask_rename, "calm"), (ask_commit, "made/of-it:1")):
+            ask(context, real, context.mirror.containers.get(key))
+            dialog = real.findChildren(AskName)[-1]
+            dialog.field.setText(name)
+            dialog.go.click()
+            await asyncio.sleep(0)
+        await until(lambda: page.name.text() == "calm", PATIENCE)
+        await until(lambda: any(one.name == "made/of-it" for one in context.mirror.images.rows()), PATIENCE)
+        await context.client.remove_image("made/of-it:1")
+    run(story())
+
+
 def test_an_images_layers_show_what_each_did_to_the_files(real: MainWindow, run: Run) -> None:
     async def story() -> None:
         context = real.context

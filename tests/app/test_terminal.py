@@ -54,11 +54,10 @@ def test_full_screen_programs_get_their_arrows_and_give_the_screen_back(terminal
     assert "$ vi" in terminal.text() and "editing" not in terminal.text()
 
 
-def test_what_scrolled_off_can_be_read_again(terminal: Terminal) -> None:
+def test_what_scrolled_off_can_be_read_again(terminal: Terminal, qtbot: object) -> None:
     terminal.feed(b"".join(b"line %d\r\n" % n for n in range(500)))
-    QTest.qWait(40)
     bar = terminal.verticalScrollBar()
-    assert bar.maximum() >= 400 and bar.value() == bar.maximum()
+    qtbot.waitUntil(lambda: bar.maximum() >= 400 and bar.value() == bar.maximum())
     bar.setValue(0)
     terminal._from, terminal._to = (0, 0), (0, 80)
     assert terminal.selected_text() == "line 0"
