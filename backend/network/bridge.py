@@ -74,6 +74,14 @@ def read_sysctl(path: str) -> str:
         return ""
 
 
+def device_name(index: int) -> str:
+    """What the device of a route is called; a route without one leads to a gateway."""
+    try:
+        return socket.if_indextoname(index)
+    except (OSError, OverflowError):
+        return "a gateway"
+
+
 def default_bridge_name(instance: str) -> str:
     """``slipway0`` for the installed helper, ``sw<6 hex>`` for private ones."""
     if instance == "slipway":
@@ -119,10 +127,6 @@ class Bridges:
     def routes(self) -> list[netlink.Route]:
         """What the host routes."""
         return self._netlink.routes()
-
-    def device_names(self) -> dict[int, str]:
-        """Device names by index."""
-        return {link.index: link.name for link in self._netlink.links()}
 
     def local(self) -> set[str]:
         """The host's own addresses."""

@@ -28,6 +28,8 @@ Client = tuple[Any, ...]
 Sockets = tuple[socket.socket, socket.socket]      # UDP, listening TCP
 
 _PORT = 53
+_RCVBUFFORCE = 33          # SO_RCVBUFFORCE
+_BURST = 4 << 20           # bytes; the kernel counts some 800 for a question, and takes no memory before there are any
 _UPSTREAM = 2.0            # seconds for one server's answer; libc gives up after 5
 _FORWARDED = 256           # questions of one container that may be under way upstream
 _TCP_IDLE = 10.0           # seconds
@@ -290,6 +292,8 @@ def _bound(kind: int) -> socket.socket:
     made = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         made.bind((EMBEDDED, 0))
+        if kind == socket.SOCK_DGRAM:      # a burst of questions waits while the helper does something else
+            made.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _BURST)
         if kind == socket.SOCK_STREAM:
             made.listen(64)
     except BaseException:

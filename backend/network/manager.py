@@ -21,6 +21,7 @@ from backend.network.bridge import (
     NetnsOps,
     bridge_name,
     default_bridge_name,
+    device_name,
     read_sysctl,
     write_sysctl,
 )
@@ -209,9 +210,8 @@ class NetworkManager:
 
     def _routed(self, ignore: str = "") -> list[tuple[Subnet, str]]:
         """What the host routes, and through which device; without the device *ignore*."""
-        names = self._bridges.device_names()
-        routes = ((route.subnet, names.get(route.device, "a gateway")) for route in self._bridges.routes())
-        return [(subnet, device) for subnet, device in routes if device != ignore]
+        named = [(route.subnet, device_name(route.device)) for route in self._bridges.routes()]
+        return [(subnet, device) for subnet, device in named if device != ignore]
 
     async def create(self, spec: NetworkSpec) -> Network:
         """Make a network; nothing stays when it fails."""
