@@ -12,6 +12,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from tests.bench import network
 from tests.bench.engines import EngineUnderTest, dockerd, slipway
 from tests.bench.scenarios import SCENARIOS, Scenario
 
@@ -67,7 +68,7 @@ def main() -> int:
         engines = [stack.enter_context(slipway())]
         if root:
             engines.append(stack.enter_context(dockerd(root)))
-        for scenario in SCENARIOS:
+        for scenario in [*SCENARIOS, *(Scenario(*row) for row in network.ROWS)]:
             if options.only and options.only not in scenario.title:
                 continue
             figures = measure(scenario, engines)
