@@ -103,11 +103,14 @@ def throughput(way: str) -> Callable[[EngineUnderTest], float]:
             network = seen["NetworkSettings"]["Networks"]["bridge"]
             port = seen["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
             with subprocess.Popen(command(seen["State"]["Pid"], _SEND, str(_MEGABYTES)), stdout=subprocess.PIPE) as sender:
-                assert sender.stdout is not None
-                sender.stdout.readline()
-                if way == "container":
-                    return inside(inspect(wire, client)["State"]["Pid"], _READ, network["IPAddress"], "80")
-                return inside(engine.pid, _READ, "127.0.0.1" if way == "loopback" else network["Gateway"], port)
+                try:
+                    assert sender.stdout is not None
+                    sender.stdout.readline()
+                    if way == "container":
+                        return inside(inspect(wire, client)["State"]["Pid"], _READ, network["IPAddress"], "80")
+                    return inside(engine.pid, _READ, "127.0.0.1" if way == "loopback" else network["Gateway"], port)
+                finally:
+                    sender.kill()
     return run
 
 
