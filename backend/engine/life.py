@@ -139,7 +139,10 @@ class Life:
         """Free what it held, tell those who wait, then restart or remove it as asked."""
         async with container.lock:
             if not container.status.active:
+                told = any(one.source for one in container.status.endpoints)
                 await self.connector.down(container)       # ports are free when the end is told
+                if told:                                   # a plug-in has heard of it: once is enough
+                    self.keep(container)
                 container.answer_waiters("", "not-running", "next-exit")
                 await self._launcher.down(container)
         if again:

@@ -60,6 +60,11 @@ async def _take_over(core: Core, life: Life, container: Container, seen: KeeperC
     elif seen is not None:
         container.used = True              # a start or an end was cut short: let the next step tidy up
         await life.tidy(container)
+    elif status.endpoints or status.ports:
+        # It was written down as ended before its networks were let go of; a plug-in may not have heard of that.
+        await core.networks.release(container.id, status.endpoints)
+        status.endpoints, status.ports = (), ()
+        life.keep(container)
 
 
 async def _adopt_running(core: Core, life: Life, container: Container, seen: KeeperContainer) -> None:

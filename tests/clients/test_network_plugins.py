@@ -101,6 +101,18 @@ def test_a_plugin_hears_of_containers_that_ended_while_the_helper_was_away(helpe
     assert len(calls(folder, "ReleaseAddress")) == 2, "the container's and the gateway's"
 
 
+def test_an_end_is_told_once_and_an_ended_container_shows_no_ports_after_a_restart(helper: PrivateHelper, folder: Path) -> None:
+    helper.docker("network", "create", "-d", "wires", "theirs")
+    helper.docker("run", "--name", "one", "--network", "theirs", "busybox", "true")
+    helper.docker("run", "--name", "two", "-p", "127.0.0.1::80", "busybox", "true")
+    helper.leave(9)
+    helper.start()
+    assert len(calls(folder, "DeleteEndpoint")) == 1
+    assert helper.docker("ps", "-a", "--format", "{{.Ports}}").stdout.split() == []
+    helper.docker("rm", "one", "two")
+    helper.docker("network", "rm", "theirs")
+
+
 def test_addresses_come_from_an_address_plugin_also_on_a_bridge(helper: PrivateHelper, folder: Path) -> None:
     helper.docker("network", "create", "--ipam-driver", "wires", "--ipam-opt", "a=b", "given")
     assert calls(folder, "RequestPool")[0] | {"Pool": "", "Options": {"a": "b"}, "V6": False, "AddressSpace": "here"} == calls(folder, "RequestPool")[0]
