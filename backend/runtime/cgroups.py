@@ -148,6 +148,7 @@ class Cgroup:
     # --- life -------------------------------------------------------------------------------------------------------
     def create(self, resources: dict[str, Any]) -> None:
         """Makes it with its limits and device rules. Raises :class:`CgroupError`; nothing is left then."""
+        umask = os.umask(0o022)  # programs that are not root read their limits: Java, Go, databases
         try:
             for directory in self.directories():
                 self._make(directory)
@@ -159,6 +160,8 @@ class Cgroup:
         except CgroupError:
             self.remove()
             raise
+        finally:
+            os.umask(umask)
 
     def _make(self, directory: str) -> None:
         try:

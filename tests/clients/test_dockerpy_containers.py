@@ -167,7 +167,7 @@ def test_limits_of_a_running_container_change_at_once_and_conflicts_are_refused(
     client.api._post_json(client.api._url("/containers/{0}/update", sleeper.id), data={"NanoCpus": 500_000_000, "PidsLimit": 20}).raise_for_status()
     kept = client.api.inspect_container(sleeper.id)["HostConfig"]
     assert (kept["Memory"], kept["CpuShares"], kept["NanoCpus"], kept["PidsLimit"]) == (64 << 20, 100, 500_000_000, 20)
-    told = sleeper.exec_run(["sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null"])
+    told = sleeper.exec_run(["sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null"], user="nobody")
     assert told.output.strip() == str(64 << 20).encode()
     assert b"can't fork" in sleeper.exec_run(["sh", "-c", "for i in $(seq 30); do sleep 5 & done"]).output
     with pytest.raises(APIError, match="CPU Quota cannot be updated as NanoCPUs has already been set"):
