@@ -44,6 +44,7 @@ class Options:
     insecure: tuple[str, ...]
     certificates: tuple[str, ...]
     trust_policy: str
+    lazy_pull: bool
     bip: str
     pools: tuple[tuple[str, int], ...]
     labels: tuple[str, ...]
@@ -86,6 +87,7 @@ def parse(arguments: list[str]) -> Options:
     add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="registry without valid TLS")
     add("--registry-certs", action="append", default=[], metavar="DIR",
         help="folder with HOST:PORT folders of certificates (default /etc/slipway/certs.d and /etc/docker/certs.d)")
+    add("--lazy-pull", action="store_true", help="images in eStargz or zstd:chunked form run before they have arrived")
     add("--trust-policy", default="/etc/slipway/policy.json", metavar="FILE",
         help="which images may run (default %(default)s; not there = all)")
     add("--bip", default="", metavar="ADDRESS/BITS", help="address of the default bridge")
@@ -122,6 +124,7 @@ def parse(arguments: list[str]) -> Options:
     return Options(hosts, os.path.abspath(given.data_root), os.path.abspath(given.exec_root), given.group,
                    tuple(given.registry_mirror), tuple(given.insecure_registry),
                    tuple(os.path.abspath(one) for one in given.registry_certs), os.path.abspath(given.trust_policy),
+                   given.lazy_pull,
                    given.bip, pools, tuple(given.label), given.pidfile, given.debug, given.stop_containers,
                    given.shutdown, given.shutdown_timeout, given.userns_remap,
                    tuple(os.path.abspath(one) for one in given.plugin_dir), tuple(given.authorization_plugin))
@@ -161,6 +164,7 @@ def _settings(options: Options) -> Settings:
     return Settings(
         data_root=options.data_root, exec_root=options.exec_root, instance=options.instance,
         registry=registry, trust_policy=options.trust_policy,
+        lazy_pull=options.lazy_pull,
         address_pools=tuple(AddressPool(base, size) for base, size in options.pools), bip=options.bip,
         plugin_dirs=options.plugin_dirs, authorization=options.authorization,
         labels=options.labels, debug=options.debug, shutdown_timeout=options.shutdown_timeout,

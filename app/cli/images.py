@@ -21,6 +21,9 @@ _IMAGES = Parser(
     "images [FLAGS] [REPOSITORY[:TAG]]", "List images.", Flag("all", short="a", about="intermediate ones too"),
     Flag("digests", about="with digests"), Flag("filter", "list", short="f", about="KEY=VALUE"), _NO_TRUNC, _QUIET,
     _FORMAT, Flag("check", about="hash all of them again and mend what is broken"), most=1)
+_CONVERT = Parser(
+    "images convert IMAGE NAME[:TAG]", "Make an image once more, in a form that runs before it has arrived (eStargz): "
+    "push it, and `slipway pull --lazy` fetches first what its first process reads.", least=2, most=2)
 _TAG = Parser("tag IMAGE NAME[:TAG]", "Give an image another name.", least=2, most=2)
 _RMI = Parser(
     "rmi [FLAGS] IMAGE...", "Remove images.", Flag("force", short="f", about="although containers use them"),
@@ -39,6 +42,8 @@ _NONE = "<none>"
 def main(words: list[str], address: str) -> int:
     """Runs the verb."""
     verb, engine = words[0], Engine(address)
+    if words[:2] == ["images", "convert"] and len(words) > 2:
+        return _convert(_CONVERT.parse(words[2:]), engine)
     if verb == "images":
         return _list(_IMAGES.parse(words[1:]), engine)
     if verb == "history":
@@ -65,6 +70,12 @@ def _check(engine: Engine) -> int:
     print(f"{report['Blobs']} blobs ({size(report['Size'])}) checked: "
           + (f"{len(report['Problems'])} broken, {left} of them still" if report["Problems"] else "all are whole"))
     return 1 if left else 0
+
+
+def _convert(given: Options, engine: Engine) -> int:
+    image, target = given.words
+    print(engine.json("POST", "/slipway/images/convert", {"image": image, "target": target})["Id"])
+    return 0
 
 
 def _list(given: Options, engine: Engine) -> int:

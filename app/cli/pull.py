@@ -20,6 +20,7 @@ _PULL = Parser(
     "pull [FLAGS] IMAGE[:TAG|@DIGEST]", "Fetch an image from a registry.",
     Flag("quiet", short="q", about="print only the image's name"),
     Flag("platform", "text", about="OS/ARCHITECTURE, where the image is there for several"),
+    Flag("lazy", about="be done as soon as it can be run, if its form allows that (see `slipway images convert`)"),
     Flag("all-tags", short="a", about="not supported"),
     Flag("disable-content-trust", about="images are not checked for signatures", default=True), least=1, most=1)
 
@@ -33,15 +34,16 @@ def main(words: list[str], address: str) -> int:
     reference = parse(given.words[0])
     if not reference.tag and not reference.digest and not given.quiet:
         print("Using default tag: latest", flush=True)
-    pull(Engine(address), reference, sys.stdout, platform=given.platform, quiet=given.quiet)
+    pull(Engine(address), reference, sys.stdout, platform=given.platform, quiet=given.quiet, lazy=given.lazy)
     print(full(reference))
     return 0
 
 
 def refuse_trust(disabled: bool) -> None:
-    """Raises Usage where signatures are to be checked, which is not there."""
+    """Raises Usage where Docker Content Trust is asked for, which the docker client has and we have not."""
     if not disabled:
-        raise Usage("--disable-content-trust=false is not supported: Slipway does not check signatures yet.", 125)
+        raise Usage("--disable-content-trust=false is not supported: Docker Content Trust is the docker client's. "
+                    "Which signed images may run here is for the engine's policy to say (`slipway trust policy`).", 125)
 
 
 def parse(text: str, code: int = 1) -> Reference:
@@ -62,11 +64,12 @@ def full(reference: Reference) -> str:
 
 
 def pull(engine: Engine, reference: Reference, out: TextIO, *, platform: str = "", quiet: bool = False,
-         code: int = 1) -> None:
+         code: int = 1, lazy: bool = False) -> None:
     """Pulls with the user's credentials, showing the progress on *out*."""
     whole = reference.with_default_tag()
     answer = engine.ask("POST", "/images/create", {
         "fromImage": whole.repository, "tag": whole.digest or whole.tag, "platform": platform or None,
+        "lazy": lazy or None,
     }, headers=auth_headers(full(reference)))
     follow(answer.lines(), out, quiet=quiet, code=code)
 

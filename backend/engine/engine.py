@@ -33,6 +33,7 @@ from backend.engine.trust import Trust
 from backend.engine.userns import IdRanges, pool
 from backend.engine.volumefiles import VolumeFiles
 from backend.engine.volumes import Volumes
+from backend.errors import Conflict
 from backend.network.manager import NetworkManager
 from backend.plugins import Plugins
 from backend.runtime import syscalls as sc
@@ -169,6 +170,7 @@ class Engine:
         await made._settle(loaded.meta, identity, {one.id for one in loaded.networks})
         await restore(core, life, made.containers, loaded.containers)
         exits.deliver(life.exited)
+        core.spawn(made._end_those_of_lost_images(), "end containers whose image was lost")
         return made
 
     async def _settle(self, meta: dict[str, bytes], identity: str, kept: set[str]) -> None:
@@ -191,6 +193,17 @@ class Engine:
             log.error("the keeper could not be upgraded: %s", error.message)
             return
         log.warning("the keeper (process %d) has been executed anew", self._core.keeper.pid)
+
+    async def _end_those_of_lost_images(self) -> None:
+        """Containers whose image had not arrived when helper and keeper died together would read zeros for files."""
+        lost = self._core.images.early.lost if self._core.images.early is not None else ()
+        for container in [one for one in self._core.table if one.status.active and one.record.image in lost]:
+            log.error("the container %s is ended: its image had not arrived yet, and what brought it is gone",
+                      container.name)
+            try:
+                await self._life.kill(container, "SIGKILL")
+            except Conflict:
+                continue                       # it has ended by itself
 
     async def close(self) -> None:
         """The helper leaves; containers run on."""

@@ -39,7 +39,21 @@ async def make_store(root: str, keeper: Keeper, settings: RegistrySettings | Non
 
     store = ImageStore(root, keeper, settings or RegistrySettings())
     await store.open()
+    if os.path.isdir(f"{root}/early") and os.listdir(f"{root}/early"):
+        await open_early(store, keeper)
     return store
+
+
+async def open_early(store: ImageStore, keeper: Keeper) -> bool:
+    """Let images run before they have arrived. False: this kernel cannot. The registry client comes with it."""
+    if store.early is None:
+        from backend.images.early import EarlyStarts
+
+        early = EarlyStarts(store, keeper)
+        if not await early.open():
+            return False
+        store.early = early
+    return True
 
 
 class Images:
@@ -158,9 +172,24 @@ class Images:
             self._store.release(holder)
 
     # --- getting and giving -----------------------------------------------------------------------------------------
+    async def _early(self, name: str, platform: Platform | None, auth: RegistryAuth | None,
+                     progress: Progress) -> bool:
+        """Whether the image can be run already, and arrives by itself."""
+        if not await open_early(self._store, self._core.keeper):
+            return False
+        assert self._store.early is not None
+        return await self._store.early.pull(name, platform=platform, auth=auth, progress=progress)
+
+    async def convert(self, name: str, target: str) -> str:
+        """The image *name* once more as *target*, in a form that runs before it has arrived. Returns its ID."""
+        from backend.images.convert import convert
+
+        return (await convert(self._store, name, target)).id
+
     async def pull(self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None,
-                   progress: Progress) -> None:
-        """Pull an image, all tags where *reference* names none; the built-in one is made here and now."""
+                   progress: Progress, lazy: bool = False) -> None:
+        """Pull an image, all tags where *reference* names none; the built-in one is made here and now. *lazy*: done as
+        soon as it can be run, where it can be before it has arrived."""
         if reference in _BUILTIN_NAMES:
             await self._make_builtin(progress)
             return
@@ -173,7 +202,8 @@ class Images:
             references = [f"{meant.repository}:{tag}" for tag in tags]
         for one in references:
             signed = await self._core.trust.before_pull(one, auth)
-            await self._store.pull(one, platform=wish, auth=auth, progress=progress)
+            if not (lazy and await self._early(one, wish, auth, progress)):
+                await self._store.pull(one, platform=wish, auth=auth, progress=progress)
             if signed:
                 progress(ProgressLine(status=signed))
 

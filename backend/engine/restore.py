@@ -12,7 +12,7 @@ from backend.engine.core import Core, log
 from backend.engine.life import Life
 from backend.engine.mountsources import sweep_parts
 from backend.engine.record import ContainerRecord, Status
-from backend.errors import EngineError
+from backend.errors import EngineError, NotFound
 from backend.runtime.cgroups import Cgroup, below
 from backend.runtime.client import Exit, KeeperContainer, KeeperError
 
@@ -78,7 +78,10 @@ async def _adopt_running(core: Core, life: Life, container: Container, seen: Kee
     status.state = "paused" if life.cgroup(container).frozen() else "running"
     if status.held:                        # the engine died during a copy of its files
         await life.let_go(container)
-    await core.images.lowers(container.record.image, container.id)
+    try:
+        await core.images.lowers(container.record.image, container.id)
+    except NotFound:                       # one that ran before it had arrived, and was refused when it had
+        log.warning("the container %s runs on, but its image %s is not here", container.name, container.record.image)
     for one in container.record.mounts:
         if one.kind == "volume" and volumedrivers.is_local(core, one.volume):
             await core.volumes.acquire(one.volume, container.id)

@@ -19,12 +19,14 @@ class Settings:
     `subid_user`: whose ranges in /etc/subuid and /etc/subgid they get.
     `shutdown_timeout`: seconds that a container gets when the machine goes down, unless it says so itself.
     `plugin_dirs`: where plug-ins are looked for; `authorization`: those that are asked about every request.
-    `trust_policy`: the file that says which images may run; where it is not there, all may."""
+    `lazy_pull`: every pull is done as soon as the image can be run, where its form allows that; `trust_policy`: the
+    file that says which images may run; where it is not there, all may."""
 
     data_root: str
     exec_root: str
     instance: str
     registry: RegistrySettings | None = None
+    lazy_pull: bool = False
     trust_policy: str = "/etc/slipway/policy.json"
     address_pools: tuple[AddressPool, ...] = ()
     bip: str = ""

@@ -71,7 +71,7 @@ class LayerStore:
             with tarfile.open(f"{folder}/tar", "w"):
                 pass
             os.mkdir(f"{folder}/mnt")
-            await self._index(f"{folder}/tar", f"{folder}/index")
+            await self.index(f"{folder}/tar", f"{folder}/index")
             forms: tuple[Form, ...] = ("file", "loop")
             for form in forms:
                 try:
@@ -82,7 +82,8 @@ class LayerStore:
                 return form
         return "directory"
 
-    async def _index(self, tar: str, index: str) -> None:
+    async def index(self, tar: str, index: str) -> None:
+        """The EROFS index of the tar file *tar* into the new file *index*. RuntimeError: the tar is refused."""
         source = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
         target = os.open(index, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -139,7 +140,7 @@ class LayerStore:
             await self._unpack(diff_id, f"{new}/fs")
         else:
             os.mkdir(f"{new}/mnt", 0o700)
-            await self._index(self._blobs.path(diff_id), f"{new}/index")
+            await self.index(self._blobs.path(diff_id), f"{new}/index")
 
     async def _unpack(self, diff_id: str, target: str) -> None:
         os.mkdir(target, 0o755)
@@ -178,7 +179,7 @@ class LayerStore:
             return False
         with tempfile.TemporaryDirectory(dir=self._root, suffix=".new") as again:
             try:
-                await self._index(self._blobs.path(diff_id), f"{again}/index")
+                await self.index(self._blobs.path(diff_id), f"{again}/index")
             except RuntimeError:  # the tar is damaged
                 return False
             return await asyncio.to_thread(filecmp.cmp, f"{again}/index", f"{folder}/index", shallow=False)

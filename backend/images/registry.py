@@ -239,6 +239,24 @@ class Registry:
                 answer.close()
             answer.release_conn()
 
+    def piece(self, digest: str, start: int, size: int) -> bytes:
+        """*size* bytes of a blob from *start* on, by one request.
+
+        Raises:
+            ServerError: the registry gave something else; some do not know ranges.
+        """
+        answer = self._ask("GET", f"{self.root}/blobs/{digest}", {"Range": f"bytes={start}-{start + size - 1}"})
+        if answer.status == 200:
+            answer.close()
+            answer.release_conn()
+            raise ServerError(f"the registry {self.endpoint.host} gives no parts of blobs")
+        data = self._small(answer, size)
+        if answer.status != 206:
+            raise self._failure(answer.status, data[:TEXT_LIMIT], digest)
+        if len(data) != size or not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise ServerError(f"the registry {self.endpoint.host} sent another part of {digest} than was asked for")
+        return data
+
     def has_blob(self, digest: str) -> bool:
         """Whether the repository has the blob already."""
         answer = self._ask("HEAD", f"{self.root}/blobs/{digest}")

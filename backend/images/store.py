@@ -11,7 +11,7 @@ import platform as machine
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import InvalidArgument, NotFound
 from backend.images.compress import Compressor
@@ -52,6 +52,9 @@ from backend.spec.image import (
 )
 from backend.spec.reference import Reference, is_digest, parse
 
+if TYPE_CHECKING:
+    from backend.images.early import EarlyStarts
+
 log = logging.getLogger("images")
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 _SHORTEST_PREFIX = 4
@@ -80,6 +83,8 @@ class ImageStore:
         self.garbage = Garbage(self.blobs, self.layers, self._references)
         self.usage = Usage(self.blobs, self._references)
         self.compressor = Compressor(self.blobs)
+        #: Images that run before they have arrived; None: not here.
+        self.early: EarlyStarts | None = None
         self._details: dict[str, ImageConfig] = {}
         self._images: dict[str, tuple[Record, Image]] = {}
 
@@ -104,6 +109,8 @@ class ImageStore:
 
     async def close(self) -> None:
         """Unmount the layers; containers that run keep theirs."""
+        if self.early is not None:
+            await self.early.close()
         await self.layers.close()
         await self.garbage.close()
 
@@ -116,6 +123,9 @@ class ImageStore:
         """
         record = self._find(name)
         if record is None:
+            on_its_way = self.early.get(name) if self.early is not None else None
+            if on_its_way is not None:
+                return on_its_way
             shown = name if is_digest(name) or is_hex(name) else familiar(name)
             raise NotFound(f"No such image: {shown}")
         return self._image(record)
@@ -209,7 +219,10 @@ class ImageStore:
         """Overlay lower directories, topmost first; the image cannot lose them until ``release(holder)``."""
         record = self._references.get(image_id)
         if record is None:
-            raise NotFound(f"No such image: {image_id}")
+            found = self.early.lowers(image_id, holder) if self.early is not None else None
+            if found is None:
+                raise NotFound(f"No such image: {image_id}")
+            return found
         for layer in record.layers:
             if not self.layers.has(layer):
                 await self.layers.prepare(layer)
@@ -220,6 +233,8 @@ class ImageStore:
     def release(self, holder: str) -> None:
         """*holder* needs its layers no longer."""
         self.garbage.release(holder)
+        if self.early is not None:
+            self.early.release(holder)
 
     # -- making --------------------------------------------------------------------------------------------------
     async def pull(

@@ -63,7 +63,7 @@ _LOST = "the connection to the keeper is lost"
 # What may be asked again of a new keeper: it changes nothing, or its first half died with the old one.
 _REPEATABLE = frozenset(
     {Op.CREATE, Op.EXEC, Op.LIST, Op.NETNS, Op.USERNS, Op.RESIZE, Op.WATCH_LOG, Op.DELETE, Op.COPIES, Op.ATTACH}
-    | {Op.KILL}
+    | {Op.KILL, Op.ENTRUST, Op.ENTRUSTED}
 )
 
 
@@ -80,6 +80,7 @@ class Keeper:
         self._on_exit = on_exit
         self._on_lost = on_lost
         self._on_log: dict[str, Callable[[], None]] = {}
+        self._entrusted: dict[str, builtins.list[int]] = {}
         self._waiting: dict[int, asyncio.Future[_Reply]] = {}
         self._next = 0
         self._inbox = Inbox(MAX_MESSAGE)
@@ -169,6 +170,8 @@ class Keeper:
         if await self._greet():
             for (id, exec_id), copy in self.held.items():
                 await self._hand_over(id, exec_id, copy)
+        for name, fds in self._entrusted.items():
+            await self._send(Op.ENTRUST, fds, name=name)
         for id, grown in list(self._on_log.items()):
             await self._send(Op.WATCH_LOG, id=id, on=True)
             grown()  # what came meanwhile was not told
@@ -459,6 +462,21 @@ class Keeper:
         """Writes a tar's EROFS index, in a confined child."""
         answer, _ = await self._ask(Op.INDEX, [tar, index])
         return IndexResult(int(answer["entries"]), int(answer["size"]))
+
+    async def entrust(self, name: str, fds: builtins.list[int]) -> None:
+        """Has the keeper (and each that replaces it) keep copies of *fds* under *name*; none: no longer.
+
+        They must stay open here until then: a new keeper gets them from us.
+        """
+        if fds:
+            self._entrusted[name] = fds
+        else:
+            self._entrusted.pop(name, None)
+        await self._ask(Op.ENTRUST, fds, name=name)
+
+    async def entrusted(self, name: str) -> builtins.list[int]:
+        """Copies of what was entrusted under *name*, perhaps by a helper before this one."""
+        return (await self._ask(Op.ENTRUSTED, name=name))[1]
 
     async def files(self, fds: builtins.list[int], **request: Any) -> int:
         """Starts a confined child on a file tree, for :class:`backend.runtime.filejob.FileJob`; returns its pidfd."""

@@ -121,6 +121,7 @@ class Server:
         self.inbox = sc.Inbox(MAX_MESSAGE)
         self._connections: list[Connection] = []
         given = start.inherited
+        self._entrusted: dict[str, list[int]] = dict(given.entrusted) if given else {}
         self._containers = Containers(self._loop, machine, exec_root, self._broadcast, self._log_grown)
         self._containers.begin(given.processes if given else None)
         if given is None:
@@ -209,6 +210,15 @@ class Server:
             answer({"version": VERSION, "pid": os.getpid(), "build": self._start.build})
         elif op is Op.UPGRADE:
             self._upgrade(connection, message, fds)
+        elif op is Op.ENTRUST:
+            name = str(message.get("name"))
+            for fd in self._entrusted.pop(name, []):
+                os.close(fd)
+            if fds:
+                self._entrusted[name] = [os.dup(fd) for fd in fds]
+            answer({})
+        elif op is Op.ENTRUSTED:
+            answer({}, self._entrusted.get(str(message.get("name")), []))
         elif op is Op.STOP:
             self._containers.require_empty()
             os.unlink(self._path)  # first: whoever has the answer may remove the folder or start another keeper
@@ -230,7 +240,7 @@ class Server:
         try:
             frozen = self._containers.freeze(bool(message.get("force")))
             given = Inherited(self._listener.fileno(), self._start.lock, [c.fileno() for c in self._connections],
-                              connection.fileno(), message.get("n"), self._nofile, frozen)  # fmt: skip
+                              connection.fileno(), message.get("n"), self._nofile, frozen, self._entrusted)  # fmt: skip
             pass_on(given, self._exec_root, command, fds[0])
         finally:
             self._containers.go_on()  # only reached if it has to stay

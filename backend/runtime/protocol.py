@@ -78,6 +78,11 @@ class Op(enum.Enum):
     """Executes a newer keeper over this one, with its descriptors kept. What is executed comes from the helper, which
     is root and could start any program anyway; the interpreter comes as an open file. Like HELLO, this request stays
     as it is in every version."""
+    ENTRUST = "entrust"
+    """Keeps a second copy of descriptors under a name, unread and unused, so that what hangs on them outlives the
+    helper. A name's earlier ones are closed."""
+    ENTRUSTED = "entrusted"
+    """Gives copies of what was entrusted under a name; none where there is nothing."""
     STOP = "stop"
     """Ends the keeper if it holds no container."""
 

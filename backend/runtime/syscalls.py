@@ -280,6 +280,28 @@ def pidfd_exit_status(pidfd: int) -> int | None:
     return int(struct.unpack_from("=i", buffer, 60)[0]) if mask & PIDFD_INFO_EXIT else None
 
 
+# --- contents on demand ---------------------------------------------------------------------------------------------
+FAN_CLOEXEC, FAN_CLASS_PRE_CONTENT = 0x1, 0x8
+FAN_MARK_ADD = 0x1
+FAN_PRE_ACCESS = 0x00100000
+FAN_ALLOW, FAN_DENY = 0x1, 0x2
+
+
+def fanotify_init(flags: int, event_flags: int) -> int:
+    """``fanotify_init(2)``."""
+    group = int(_libc.fanotify_init(ctypes.c_uint(flags), ctypes.c_uint(event_flags)))
+    if group < 0:
+        raise oserror("fanotify_init")
+    return group
+
+
+def fanotify_mark(group: int, flags: int, mask: int, path: str) -> None:
+    """``fanotify_mark(2)`` on *path*."""
+    words = ctypes.c_int(group), ctypes.c_uint(flags), ctypes.c_uint64(mask), ctypes.c_int(AT_FDCWD), _bytes(path)
+    if _libc.fanotify_mark(*words) < 0:
+        raise oserror(f"fanotify_mark {path}")
+
+
 # --- mounts ---------------------------------------------------------------------------------------------------------
 def mount(source: str | None, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:
     """``mount(2)``."""

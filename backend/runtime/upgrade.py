@@ -29,10 +29,11 @@ class Inherited:
     number: Any = None
     nofile: tuple[int, int] = (0, 0)
     processes: list[dict[str, Any]] = field(default_factory=list)
+    entrusted: dict[str, list[int]] = field(default_factory=dict)
 
     def descriptors(self) -> set[int]:
         """All of them."""
-        kept = {self.listener, self.lock, *self.connections}
+        kept = {self.listener, self.lock, *self.connections, *(fd for fds in self.entrusted.values() for fd in fds)}
         for one in self.processes:
             kept.update(one["fds"].values())
             kept.update(client["fd"] for client in one["clients"])

@@ -68,11 +68,20 @@ async def _pull(call: Call) -> web.StreamResponse:
     auth = registry_auth(call.http.headers.get("X-Registry-Auth", ""))
     reference = f"{name}{'@' if tag.startswith('sha256:') else ':'}{tag}" if tag else name
     platform = _platform(call)
+    lazy = boolean(call.query, "lazy", call.engine.settings.lazy_pull)
 
     async def work(tell: Any) -> None:
-        await call.engine.images.pull(reference, platform=platform, auth=auth, progress=tell)
+        await call.engine.images.pull(reference, platform=platform, auth=auth, progress=tell, lazy=lazy)
 
     return await progress_stream(call, work)
+
+
+async def convert(call: Call) -> web.StreamResponse:
+    """An image once more, in a form that runs before it has arrived."""
+    image, target = call.query.get("image", ""), call.query.get("target", "")
+    if not image or not target:
+        raise InvalidArgument("image and target are needed: the image, and the name that the converted one shall have")
+    return answer({"Id": await call.engine.images.convert(image, target)}, 201)
 
 
 async def _import(call: Call) -> web.StreamResponse:
@@ -187,6 +196,7 @@ async def check(call: Call) -> web.StreamResponse:
 
 
 ROUTES = [
+    Route("POST", "/slipway/images/convert", convert),
     Route("GET", "/images/json", list_),
     Route("POST", "/images/create", create, abortable=True, streams=True),
     Route("POST", "/images/load", load, abortable=True, streams=True),
