@@ -86,13 +86,14 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 @dataclass(frozen=True, slots=True)
 class Route:
     """An operation. *abortable*: it ends with its client (streams, waits); others are carried through. *streams*: its
-    body is an archive of any size, read as it comes."""
+    body is an archive of any size, read as it comes; *takes_socket*: another process may read it (takeover.py)."""
 
     method: str
     pattern: str
     handler: Handler
     abortable: bool = False
     streams: bool = False
+    takes_socket: bool = False
 
     def compiled(self) -> re.Pattern[str]:
         """``{name}`` matches a part of the path, ``{name:path}`` also with slashes in it."""

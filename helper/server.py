@@ -14,7 +14,7 @@ import re
 import socket
 import stat
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import resources
@@ -23,6 +23,7 @@ from helper import routers, web
 from helper.access import Audit
 from helper.call import Call, Handler, Route, answer, refusal
 from helper.guard import guarded
+from helper.takeover import head_of_upload
 
 if TYPE_CHECKING:
     from backend.engine.engine import Engine
@@ -33,18 +34,60 @@ _VERSIONED = re.compile(r"/v(\d{1,3})\.(\d{1,3})(/.*)?")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class _Protocol(web.RequestHandler):
-    """A connection. A client that asks for an upgrade may end its direction before it is answered."""
+class Protocol(web.RequestHandler):
+    """A connection. A client that asks for an upgrade may end its direction before it is answered.
 
-    __slots__ = ()
+    `held`: the bytes of an upload that the parser has not been given (helper/takeover.py); `given_away`: somebody else
+    reads them, so that the connection ends with the answer.
+    """
+
+    __slots__ = ("given_away", "held")
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.held: bytes | None = None
+        self.given_away = False
 
     def eof_received(self) -> Any:
         return True if self._upgraded else None
 
+    def data_received(self, data: bytes) -> None:
+        if self.held is not None:
+            self.held += data
+            return
+        # Only between requests: the same bytes in the middle of a body are a part of it.
+        begins = head_of_upload(data) if self._current_request is None and not self._messages else -1
+        if begins < 0 or self.transport is None:
+            super().data_received(data)
+            return
+        self.held = data[begins:]
+        self.transport.pause_reading()
+        super().data_received(data[:begins])
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """The parser has room again; what is kept from it is not read all the same."""
+        if self.held is None:
+            super().resume_reading(resume_parser)
+
+    def release(self) -> None:
+        """The parser reads the body after all."""
+        if self.held is None or self.given_away or self.transport is None:
+            return
+        rest, self.held = self.held, None
+        self.transport.resume_reading()
+        if rest:
+            super().data_received(rest)
+
+    def give_away(self) -> None:
+        """Somebody else reads the body: for the parser it has ended."""
+        self.given_away = True
+        if self._current_request is not None:
+            self._current_request.content.feed_eof()
+
 
 class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+        return Protocol(self, loop=self._loop, **self._kwargs)
 
 
 class Table:
@@ -123,7 +166,7 @@ class Server:
 
     # -- one request -----------------------------------------------------------------------------------------------
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.raw_path.partition("?")[0]
+        path, protocol = request.raw_path.partition("?")[0], cast(Protocol, request.protocol)
         if "%" in path:
             path = unquote(path)
         try:
@@ -134,6 +177,8 @@ class Server:
             if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
                 request.transport.write(_CONTINUE)
             route, match = found
+            if not route.takes_socket:
+                protocol.release()
             call = Call(self._engine, request, match, version)
             if self._engine.authorizer.on:
                 reply = await guarded(self._engine.authorizer, route, call, path, lambda: self._run(route, call))
@@ -146,6 +191,10 @@ class Server:
         except Exception:
             log.exception("%s %s failed", request.method, path)
             reply = answer({"message": "the engine met a fault of its own; its log says more"}, 500)
+        finally:
+            protocol.release()
+        if protocol.given_away:
+            reply.force_close()
         if not reply.prepared:
             reply.headers.update(self._headers)
         if request.method not in ("GET", "HEAD"):

@@ -29,7 +29,7 @@ from backend.images.changes import apply
 from backend.images.inflate import Inflater
 from backend.images.types import Commit
 from backend.runtime.client import KeeperError, Overlay
-from backend.runtime.filejob import FileJob, Look
+from backend.runtime.filejob import FileJob, Look, Upload
 from backend.spec import api
 from backend.spec.gomode import go_mode
 from backend.spec.reference import parse
@@ -74,7 +74,7 @@ class Files:
 
     # --- a child with the right view --------------------------------------------------------------------------------
     async def _start(self, container: Container, task: Mapping[str, Any], data: Literal["in", "out", ""],
-                     stack: AsyncExitStack, *, own: bool = False) -> FileJob:
+                     stack: AsyncExitStack, *, own: bool = False, upload: Upload | None = None) -> FileJob:
         """A child that works on the container's files; what it needs is let go with *stack*."""
         for attempt in range(_ATTEMPTS):
             if container.removed or container.status.removing:
@@ -82,7 +82,7 @@ class Files:
             inner = AsyncExitStack()
             try:
                 look = await inner.enter_async_context(self._look(container, write=data == "in", own=own))
-                job = await FileJob.start(self._core.keeper, look, dict(task), data)
+                job = await FileJob.start(self._core.keeper, look, dict(task), data, upload)
             except KeeperError as error:
                 await inner.aclose()
                 if error.reason != "not_running" or attempt == _ATTEMPTS - 1:
@@ -155,16 +155,20 @@ class Files:
         self._life.tell(container, "archive-path")
         return Archive(job, stack, f"copying {path} from container {ref}", seen)
 
-    async def extract(self, ref: str, path: str, source: AsyncIterator[bytes], *, keep_kinds: bool = False,
+    async def extract(self, ref: str, path: str, source: AsyncIterator[bytes] | Upload, *, keep_kinds: bool = False,
                       copy_owner: bool = False) -> None:
-        """Put the tar *source* (plain, gzip, zstd or xz) into the directory *path*. *keep_kinds*: no directory is
-        replaced by something else or the other way round; *copy_owner*: all belongs to the container's own user."""
+        """Put the tar *source* (plain, gzip, zstd or xz; of an :class:`Upload` plain) into the directory *path*.
+
+        *keep_kinds*: no directory is replaced by something else or the other way round; *copy_owner*: all belongs to
+        the container's own user.
+        """
         container = self._core.table.get(ref)
         owner = container.record.config.user if copy_owner else ""
         task = {"kind": "extract", "path": clean(path), "keep_kinds": keep_kinds, "owner": owner}
         async with AsyncExitStack() as stack:
             try:
-                job = await self._start(container, task, "in", stack)
+                upload = source if isinstance(source, Upload) else None
+                job = await self._start(container, task, "in", stack, upload=upload)
                 await job.report("ready")
                 await feed(job, source)
                 await job.report("done")
@@ -267,8 +271,11 @@ def refusal(error: KeeperError, ref: str, path: str) -> EngineError:
     return ServerError(error.message)
 
 
-async def feed(job: FileJob, source: AsyncIterator[bytes]) -> None:
+async def feed(job: FileJob, source: AsyncIterator[bytes] | Upload) -> None:
     """Send *source*, inflated, to a child that extracts. If it takes no more, its report says why."""
+    if isinstance(source, Upload):
+        await job.hand_over(source)
+        return
     inflater = Inflater()
     open_ = True
     async for piece in source:

@@ -16,7 +16,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -42,6 +42,17 @@ class Look:
     directory: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The body of a request that comes through a socket (a descriptor). *begun*: what has been read of it already;
+    *length*: in bytes, -1 for chunked; *taken*: called when it is handed on. Only a body that is a plain tar can be."""
+
+    socket: int
+    begun: bytes
+    length: int
+    taken: Callable[[], None]
+
+
 class FileJob:
     """One child at work. Made by :meth:`start`; an asynchronous context manager."""
 
@@ -50,22 +61,32 @@ class FileJob:
         self._report = report
         self._data = data
         self._child = child
+        self._handed_over = False
         self._loop = asyncio.get_running_loop()
 
     @classmethod
     async def start(
-        cls, keeper: Keeper, look: Look, task: dict[str, Any], data: Literal["in", "out", ""] = ""
+        cls,
+        keeper: Keeper,
+        look: Look,
+        task: dict[str, Any],
+        data: Literal["in", "out", ""] = "",
+        upload: Upload | None = None,
     ) -> FileJob:
-        """Starts *task*; its tar comes "out" of the child or goes "in". Raises :class:`KeeperError`."""
+        """Starts *task*; its tar comes "out" of the child or goes "in", or comes from *upload*, which the child reads
+        itself (see :meth:`hand_over`). Raises :class:`KeeperError`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         pipe = _pipe(data)
-        fds = [theirs.fileno(), *pipe[1:], *([look.directory] if look.directory >= 0 else [])]
+        extra = [fd for fd in (look.directory, upload.socket if upload else -1) if fd >= 0]
+        fds = [theirs.fileno(), *pipe[1:], *extra]
+        if upload is not None:
+            task = {**task, "length": upload.length}
         try:
             child = await keeper.files(
                 fds, task=task, data=bool(data), directory=look.directory >= 0, id=look.id, own=look.own,
                 overlay=asdict(look.overlay) if look.overlay else None, mounts=list(look.mounts),
-                read_only=look.read_only,
+                read_only=look.read_only, socket=upload is not None,
             )  # fmt: skip
         except BaseException:
             ours.close()
@@ -103,8 +124,22 @@ class FileJob:
             raise KeeperError("files", "other", "the process that works on the files has ended early")
         message = json.loads(data)
         if "error" in message:
+            if self._handed_over:
+                await self.ended()
             raise KeeperError.from_wire(message["error"])
         return message[name]
+
+    async def hand_over(self, upload: Upload) -> None:
+        """Gives the child what has been read of *upload*; the rest it reads itself."""
+        upload.taken()
+        self._handed_over = True
+        await self.write(upload.begun)
+        self.end_input()
+
+    async def ended(self) -> None:
+        """Returns when the child has: after an error it still reads what its client sends."""
+        while await self._loop.sock_recv(self._report, _MESSAGE):
+            pass
 
     # --- the pipe ---------------------------------------------------------------------------------------------------
     async def pieces(self) -> AsyncIterator[bytes]:

@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from backend.runtime import caps, rootfs
 from backend.runtime import syscalls as sc
@@ -25,6 +25,9 @@ from backend.runtime.plan import BadConfig, BindMount, Overlay, bind_mounts
 from backend.runtime.protocol import KeeperError
 from backend.runtime.protocol import field as get
 from backend.runtime.spawn import Machine
+
+if TYPE_CHECKING:
+    from backend.runtime.filetasks import Ends
 
 Answer = Callable[..., None]
 _READ = ["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]
@@ -125,15 +128,18 @@ class Files:
         self._point = f"{exec_root}/view"
 
     def start(self, message: dict[str, Any], fds: list[int], answer: Answer, pidfd: int, namespaces: int) -> None:
-        """Request FILES: a report socket, then a pipe if ``data``, then a directory if ``directory``. *pidfd* and
-        *namespaces*: of the running container that is meant, -1 for none. Answers with the child's pidfd."""
+        """Request FILES: a report socket, a pipe if ``data``, a directory if ``directory``, the socket of an upload if
+        ``socket``. *pidfd* and *namespaces*: of the running container that is meant, -1 for none. Answers with the
+        child's pidfd."""
         task = get(message, "task", "dict")
-        expected = 1 + bool(message.get("data")) + bool(message.get("directory"))
-        if task.get("kind") not in _CAPABILITIES or len(fds) != expected:
+        names = [name for name in ("data", "directory", "socket") if message.get(name)]
+        named = dict(zip(names, fds[1:], strict=False))
+        if task.get("kind") not in _CAPABILITIES or len(fds) != 1 + len(names):
             raise KeeperError("files", "bad_config", "the task is not known, or descriptors are missing")
-        view = self._view(message, fds, pidfd, namespaces)
-        run = importlib.import_module("backend.runtime.filetasks").run  # before the fork: the child imports nothing
-        work = _Work(view, run, task, fds[0], fds[1] if message.get("data") else -1, self._machine.capabilities)
+        view = self._view(message, named.get("directory", -1), pidfd, namespaces)
+        tasks = importlib.import_module("backend.runtime.filetasks")  # before the fork: the child imports nothing
+        ends = tasks.Ends(named.get("data", -1), named.get("socket", -1))
+        work = _Work(view, tasks.run, task, fds[0], ends, self._machine.capabilities)
         try:
             pid, child = sc.clone3(_OWN_NAMESPACES)
         except OSError as error:
@@ -148,9 +154,9 @@ class Files:
         os.waitid(os.P_PIDFD, child, os.WEXITED)
         os.close(child)
 
-    def _view(self, message: dict[str, Any], fds: list[int], pidfd: int, namespaces: int) -> View:
-        if message.get("directory"):
-            return DirectoryView(fds[-1])
+    def _view(self, message: dict[str, Any], directory: int, pidfd: int, namespaces: int) -> View:
+        if directory >= 0:
+            return DirectoryView(directory)
         if pidfd >= 0:
             wanted = sc.CLONE_NEWNS | (namespaces & sc.CLONE_NEWUSER)
             return ContainerView(pidfd, wanted, bool(message.get("own")))
@@ -168,19 +174,19 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What one child does. *report*, *data*: descriptors (*data* -1: no tar); *host*: the machine's capabilities."""
+    """What one child does. *report*: a descriptor; *ends*: of its tar; *host*: the machine's capabilities."""
 
     view: View
     run: Callable[..., None]
     task: dict[str, Any]
     report: int
-    data: int
+    ends: Ends
     host: int
 
     def kept(self) -> set[int]:
         """The descriptors that it needs."""
         extra = (getattr(self.view, "pidfd", -1), getattr(self.view, "fd", -1))
-        return {fd for fd in (self.report, self.data, *extra) if fd >= 0}
+        return {fd for fd in (self.report, self.ends.pipe, self.ends.socket, *extra) if fd >= 0}
 
 
 def _child(work: _Work) -> NoReturn:
@@ -194,7 +200,7 @@ def _child(work: _Work) -> NoReturn:
         os.chdir("/")
         shed(_CAPABILITIES[work.task["kind"]] & work.host, work.host)
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        work.run(work.task, root, work.data, tell)
+        work.run(work.task, root, work.ends, tell)
     except BrokenPipeError:
         pass  # the helper wants no more of it
     except BaseException as error:

@@ -10,11 +10,13 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from backend.runtime import syscalls as sc
 from backend.runtime import users
 from backend.runtime.extract import ENTRY_LIMIT, Extractor, Refused, Wish
+from backend.runtime.httpbody import Body, ReadInto, from_descriptor, joined
 from backend.runtime.pack import Packer, PackFailed, Rules
 from backend.runtime.tarpipe import Members, Pipe
 from backend.runtime.tarstream import BadTar
@@ -32,22 +34,38 @@ class TaskFailed(Exception):
         self.reason = reason
         self.errno = number
 
+    def to_wire(self) -> dict[str, Any]:
+        """As a report carries it."""
+        return {"stage": "files", "reason": self.reason, "errno": self.errno, "message": str(self)}
 
-def run(task: Mapping[str, Any], root: int, data: int, tell: Tell) -> None:
-    """Carries *task* out below the directory *root*; *data*: where a tar goes or comes from.
 
-    Raises :class:`TaskFailed`.
-    """
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Where a task's tar goes or comes from: a pipe, -1 for none; *socket*: what comes through it follows what came
+    through the pipe, -1 for nothing."""
+
+    pipe: int = -1
+    socket: int = -1
+
+
+def run(task: Mapping[str, Any], root: int, ends: Ends, tell: Tell) -> None:
+    """Carries *task* out below the directory *root*. Raises :class:`TaskFailed`."""
     try:
-        _TASKS[task["kind"]](task, root, data, tell)
-    except (BadTar, PackFailed, Refused) as error:
-        reason = {BadTar: "bad_archive", Refused: "refused"}.get(type(error), "other")
-        raise TaskFailed(reason, str(error)) from error
-    except users.NoSuchUser as error:
-        raise TaskFailed("no_user", str(error)) from error
-    except OSError as error:
+        _TASKS[task["kind"]](task, root, ends, tell)
+    except _EXPECTED as error:
+        raise _failure(error) from error
+
+
+_EXPECTED = (BadTar, PackFailed, Refused, users.NoSuchUser, OSError)
+
+
+def _failure(error: Exception) -> TaskFailed:
+    """What went wrong, in the words of the protocol."""
+    if isinstance(error, OSError):
         reason = {errno.ENOENT: "no_such", errno.EROFS: "read_only"}.get(error.errno or 0, "other")
-        raise TaskFailed(reason, f"{_shown(error)}{error.strerror}", error.errno) from error
+        return TaskFailed(reason, f"{_shown(error)}{error.strerror}", error.errno)
+    reasons = {BadTar: "bad_archive", Refused: "refused", users.NoSuchUser: "no_user"}
+    return TaskFailed(reasons.get(type(error), "other"), str(error))
 
 
 def _shown(error: OSError) -> str:
@@ -106,7 +124,7 @@ def _link(root: int, path: str) -> str | None:
         os.close(fd)
 
 
-def _stat(task: Mapping[str, Any], root: int, data: int, tell: Tell) -> None:
+def _stat(task: Mapping[str, Any], root: int, ends: Ends, tell: Tell) -> None:
     _tell_stat(root, task["path"], tell)
 
 
@@ -119,11 +137,11 @@ def _tell_stat(root: int, path: str, tell: Tell) -> os.stat_result:
 
 
 # --- out ------------------------------------------------------------------------------------------------------------
-def _pack(task: Mapping[str, Any], root: int, data: int, tell: Tell) -> None:
+def _pack(task: Mapping[str, Any], root: int, ends: Ends, tell: Tell) -> None:
     """One file or directory, under its own name."""
     path = task["path"]
     seen = _tell_stat(root, path, tell)
-    packer = Packer(data, Rules(closed=_places(root, task.get("closed", ()))))
+    packer = Packer(ends.pipe, Rules(closed=_places(root, task.get("closed", ()))))
     if stat.S_ISDIR(seen.st_mode):
         packer.tree(_open(root, path, os.O_RDONLY | os.O_DIRECTORY), os.fsencode(base_name(path)))
     else:
@@ -136,10 +154,10 @@ def _pack(task: Mapping[str, Any], root: int, data: int, tell: Tell) -> None:
     _finish(packer, tell)
 
 
-def _export(task: Mapping[str, Any], root: int, data: int, tell: Tell) -> None:
+def _export(task: Mapping[str, Any], root: int, ends: Ends, tell: Tell) -> None:
     """All that is in the root, without an entry for itself; *layer*: as a layer of an image."""
     placeholders = frozenset(os.fsencode(one) for one in task.get("placeholders", ()))
-    packer = Packer(data, Rules(bool(task.get("layer")), placeholders))
+    packer = Packer(ends.pipe, Rules(bool(task.get("layer")), placeholders))
     tell({"ready": True})
     packer.contents(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root))
     _finish(packer, tell)
@@ -163,7 +181,7 @@ def _places(root: int, paths: tuple[str, ...]) -> frozenset[tuple[int, int]]:
 
 
 # --- in -------------------------------------------------------------------------------------------------------------
-def _extract(task: Mapping[str, Any], root: int, data: int, tell: Tell) -> None:
+def _extract(task: Mapping[str, Any], root: int, ends: Ends, tell: Tell) -> None:
     path = task["path"]
     try:
         target = _open(root, path, os.O_RDONLY | os.O_DIRECTORY)
@@ -177,13 +195,25 @@ def _extract(task: Mapping[str, Any], root: int, data: int, tell: Tell) -> None:
         owner = (identity.uid, identity.gid) if identity else None
         wish = Wish(bool(task.get("keep_kinds")), owner, path, bool(task.get("root")))
         tell({"ready": True})
-        members = Members(Pipe(data), limit=ENTRY_LIMIT)
-        extracted = Extractor(root, os.fsencode(path), target, wish).run(members)
+        pipe = Pipe(_incoming(ends, int(task.get("length", -1))))
+        try:
+            extracted = Extractor(root, os.fsencode(path), target, wish).run(Members(pipe, limit=ENTRY_LIMIT))
+        except _EXPECTED as error:
+            tell({"error": _failure(error).to_wire()})
+            pipe.drain()  # the client comes to its end and reads why
+            return
     finally:
         os.close(target)
     tell({"done": {"entries": extracted.entries, "size": extracted.size}})
 
 
-_TASKS: dict[str, Callable[[Mapping[str, Any], int, int, Tell], None]] = {
+def _incoming(ends: Ends, length: int) -> ReadInto:
+    """What reads the tar: from the pipe, or the body of the request whose socket was handed over."""
+    if ends.socket < 0:
+        return from_descriptor(ends.pipe)
+    return Body(joined(ends.pipe, ends.socket), length)
+
+
+_TASKS: dict[str, Callable[[Mapping[str, Any], int, Ends, Tell], None]] = {
     "stat": _stat, "pack": _pack, "export": _export, "extract": _extract,
 }  # fmt: skip

@@ -6,8 +6,7 @@ is kept but one piece. Standard library only.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from backend.runtime.tarstream import (
@@ -43,11 +42,13 @@ class Supply(Protocol):
 
 
 class Pipe:
-    """Reads the descriptor *fd* in order, through one buffer that is made once. What :meth:`pieces` gives is valid
-    until the next call."""
+    """Reads in order, through one buffer that is made once. What :meth:`pieces` gives is valid until the next call.
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    *read* puts the next bytes into a buffer and says how many they are, 0 at the end.
+    """
+
+    def __init__(self, read: Callable[[memoryview], int]) -> None:
+        self._read = read
         self._buffer = memoryview(bytearray(_SIZE))
         self._at = self._end = 0
 
@@ -60,7 +61,7 @@ class Pipe:
             self._buffer[:rest] = bytes(self._buffer[self._at : self._end])
             self._at, self._end = 0, rest
         while self._end - self._at < enough:
-            got = os.readv(self._fd, [self._buffer[self._end :]])
+            got = self._read(self._buffer[self._end :])
             if not got:
                 return
             self._end += got

@@ -15,6 +15,7 @@ from backend.spec.api.wire import decode_body
 from helper import web
 from helper.call import Call, Route, answer, empty
 from helper.params import boolean
+from helper.takeover import Taking
 
 log = logging.getLogger("slipway.api")
 _STAT = "X-Docker-Container-Path-Stat"
@@ -64,9 +65,11 @@ async def get(call: Call) -> web.StreamResponse:
 
 
 async def put(call: Call) -> web.StreamResponse:
-    await call.engine.files.extract(
-        call.path["id"], _path(call), call.upload(), keep_kinds=boolean(call.query, "noOverwriteDirNonDir"),
-        copy_owner=boolean(call.query, "copyUIDGID"))
+    path = _path(call)
+    async with Taking(call) as upload:
+        await call.engine.files.extract(
+            call.path["id"], path, upload or call.upload(), keep_kinds=boolean(call.query, "noOverwriteDirNonDir"),
+            copy_owner=boolean(call.query, "copyUIDGID"))
     return empty(200)
 
 
@@ -92,7 +95,7 @@ async def commit(call: Call) -> web.StreamResponse:
 ROUTES = [
     Route("HEAD", "/containers/{id}/archive", stat),
     Route("GET", "/containers/{id}/archive", get),
-    Route("PUT", "/containers/{id}/archive", put, abortable=True, streams=True),
+    Route("PUT", "/containers/{id}/archive", put, abortable=True, streams=True, takes_socket=True),
     Route("GET", "/containers/{id}/changes", changes),
     Route("GET", "/containers/{id}/export", export),
     Route("POST", "/commit", commit),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import http.client
 import io
 import json
@@ -214,6 +215,89 @@ def test_files_of_the_kernel_are_not_copied_to(helper: PrivateHelper, tmp_path: 
     (tmp_path / "f").write_text("x")
     assert "of the kernel" in refused(helper, "cp", str(tmp_path / "f"), "live:/proc/f") + refused(
         helper, "cp", str(tmp_path / "f"), "live:/proc/sys/kernel/f")
+
+
+def small_tar(name: str, content: bytes = b"x") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def chunks(data: bytes, size: int) -> list[bytes]:
+    return [b"%x\r\n%b\r\n" % (len(data[at:at + size]), data[at:at + size]) for at in range(0, len(data), size)] + [b"0\r\n\r\n"]
+
+
+@pytest.mark.parametrize("way", ["length", "chunked", "tiny-chunks", "late-body", "continue", "gzip", "cut-head"])
+def test_an_upload_arrives_whole_however_its_bytes_come(helper: PrivateHelper, way: str) -> None:
+    data = small_tar(f"way-{way}", os.urandom(100_000))
+    head = b"PUT /v1.51/containers/live/archive?path=/memory HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar\r\n"
+    body = gzip.compress(data) if way == "gzip" else data
+    by_chunks = way in ("chunked", "tiny-chunks", "gzip")
+    head += b"Transfer-Encoding: chunked\r\n" if by_chunks else b"Content-Length: %d\r\n" % len(body)
+    head += b"Expect: 100-continue\r\n\r\n" if way == "continue" else b"\r\n"
+    pieces = chunks(body, 3 if way == "tiny-chunks" else 32768) if by_chunks else [body]
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(30)
+        sock.connect(helper.socket)
+        if way == "cut-head":
+            sock.sendall(head[:40])
+            helper.docker("version")
+            sock.sendall(head[40:] + body)
+        elif way in ("late-body", "continue"):
+            sock.sendall(head)
+            if way == "continue":
+                assert sock.recv(100).startswith(b"HTTP/1.1 100")
+            helper.docker("version")
+            for at in range(0, len(body), 5000):
+                sock.sendall(body[at:at + 5000])
+        else:
+            sock.sendall(head + pieces[0])
+            for piece in pieces[1:]:
+                sock.sendall(piece)
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+    member = io.BytesIO(data)
+    with tarfile.open(fileobj=member) as tar, tar_of(helper, f"live:/memory/way-{way}") as back:
+        sent, got = tar.extractfile(f"way-{way}"), back.extractfile(f"way-{way}")
+        assert sent is not None and got is not None and sent.read() == got.read()
+
+
+def test_a_refused_upload_is_answered_after_its_client_has_sent_all(helper: PrivateHelper) -> None:
+    body = b"this is no tar " * 300_000
+    status, answer, _ = ask(helper, "PUT", "/containers/live/archive?path=/memory", body)
+    assert status == 400 and "no tar archive" in json.loads(answer)["message"]
+    status, answer, _ = ask(helper, "PUT", "/containers/nobody/archive?path=/memory", small_tar("x"))
+    assert status == 404
+
+
+def test_a_client_that_breaks_an_upload_off_holds_nothing_up(helper: PrivateHelper) -> None:
+    data = small_tar("broken", os.urandom(500_000))
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(helper.socket)
+        sock.sendall(b"PUT /containers/still/archive?path=/etc HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data))
+        sock.sendall(data[:300_000])
+    assert ask(helper, "PUT", "/containers/still/archive?path=/etc", small_tar("after"))[0] == 200
+
+
+def test_bytes_of_another_upload_that_look_like_one_are_only_its_bytes(helper: PrivateHelper) -> None:
+    """A tar whose body begins a packet with the head of such a request goes to its own place."""
+    disguised = b"PUT /containers/live/archive?path=/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+    data = small_tar("disguise", disguised)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(30)
+        sock.connect(helper.socket)
+        sock.sendall(b"POST /slipway/volumes/disguised/restore HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data))
+        sock.sendall(data[:512])
+        helper.docker("version")
+        sock.sendall(data[512:])
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+        sock.sendall(b"GET /slipway/volumes/disguised/file?path=/disguise HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        got = b""
+        while piece := sock.recv(65536):
+            got += piece
+    assert got.endswith(disguised)
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------
