@@ -131,6 +131,14 @@ class _ChunkFile:
         if self._size != size:
             os.ftruncate(self._fd, self._size)
         self._middle = {1: False, 2: False}  # whether the stream's last chunk ended inside a line
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """After another writer: a line that it left unfinished at the very end goes on."""
+        if self._size > OVERHEAD:
+            total = TAIL.unpack(os.pread(self._fd, TAIL.size, self._size - TAIL.size))[0]
+            stream = HEAD.unpack(os.pread(self._fd, HEAD.size, self._size - total))[1]
+            self._middle[stream] = os.pread(self._fd, 1, self._size - TAIL.size - 1) != b"\n"
 
     def _open(self, number: int) -> int:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -27,7 +27,7 @@ def build_record(body: api.ContainerCreate, image: Image, *, identity: str, name
     :class:`NotImplemented_`."""
     _check_network_mode(body)
     config = _config(body, image, identity)
-    host = _host(body.host_config, log_driver, log_opts, body.runtime)
+    host = _host(body.host_config, log_driver, log_opts, body.runtime, facts.throttles)
     told = checks.discard(host, facts)
     checks.check(config, host, cpus, facts)
     told += checks.warnings(host, facts)
@@ -76,8 +76,9 @@ def _health(own: api.HealthConfig | None, theirs: object) -> api.HealthConfig | 
     return msgspec.structs.replace(base, **changed)
 
 
-def _host(given: api.HostConfig, log_driver: str, log_opts: dict[str, str], runtime: str = "") -> api.HostConfig:
-    """The host's part with Docker's defaults filled in, as inspect shows them."""
+def _host(given: api.HostConfig, log_driver: str, log_opts: dict[str, str], runtime: str = "",
+          hidden: Sequence[str] = ()) -> api.HostConfig:
+    """The host's part with Docker's defaults filled in, as inspect shows them. *hidden*: more paths to mask."""
     made = msgspec.structs.replace(given)
     made.network_mode = network_mode(made.network_mode)
     made.runtime = made.runtime or runtime or checks.OWN_RUNTIME
@@ -95,7 +96,7 @@ def _host(given: api.HostConfig, log_driver: str, log_opts: dict[str, str], runt
     limits.normalise(made)
     made.links = [f"{name}:{alias}" for name, alias in map(links.parse, made.links)] if made.links else made.links
     if not made.privileged and not spec.security_options(made).unmasked:
-        made.masked_paths = list(spec.MASKED_PATHS) if made.masked_paths is None else made.masked_paths
+        made.masked_paths = [*spec.MASKED_PATHS, *hidden] if made.masked_paths is None else made.masked_paths
         made.readonly_paths = list(spec.READONLY_PATHS) if made.readonly_paths is None else made.readonly_paths
     return made
 

@@ -18,7 +18,8 @@ _UNLIMITED = (1 << 63) - 1
 @dataclass(frozen=True, slots=True)
 class Facts:
     """*nodes*: how many memory nodes; *hard_limits*: of this process, by Docker's names, which no container exceeds
-    unless *may_raise*; the rest says whether the kernel has the thing."""
+    unless *may_raise*; *throttles*: what shows how hot each processor is, which others can be watched by; the rest says
+    whether the kernel has the thing."""
 
     nodes: int = 1
     may_raise: bool = True
@@ -27,6 +28,7 @@ class Facts:
     swap_limit: bool = True
     blkio_weight: bool = True
     apparmor: bool = False
+    throttles: tuple[str, ...] = ()
 
 
 @cache
@@ -34,7 +36,8 @@ def look() -> Facts:
     """The facts of this machine."""
     seen = layout()
     return Facts(nodes=_nodes(), may_raise=_may_raise(), hard_limits=_hard_limits(), v2=seen.v2,
-                 swap_limit=_swap_limit(seen), blkio_weight=_weight(seen), apparmor=_apparmor())
+                 swap_limit=_swap_limit(seen), blkio_weight=_weight(seen), apparmor=_apparmor(),
+                 throttles=tuple(sorted(glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"))))
 
 
 def _nodes() -> int:

@@ -172,3 +172,11 @@ def test_a_full_disk_is_counted_and_does_not_stop_the_container() -> None:
         writer._impl._fd = os.open("/dev/full", os.O_WRONLY)    # type: ignore[union-attr]
         writer.write(1, b"lost\n", 1)
         assert writer.lost == 5
+
+
+def test_a_line_that_a_dead_writer_left_unfinished_goes_on_with_the_next(tmp_path: Path) -> None:
+    for part in (b"whole\nbegun ", b"and ended\nnext\n"):
+        writer = LogWriter(str(tmp_path), "slipway", 0, 1)
+        writer.write(1, part, 1)
+        writer.close()
+    assert [r.data for r in LogReader(str(tmp_path)).read(None, 0, 0, True, True)] == [b"whole\n", b"begun and ended\n", b"next\n"]
