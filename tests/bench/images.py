@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench.engines import EngineUnderTest
@@ -233,7 +233,7 @@ def many(engine: EngineUnderTest, count: int) -> Iterator[None]:
             remove(engine, f"bench/many{n}:1")
 
 
-def list_many(count: int) -> object:
+def list_many(count: int) -> Callable[[EngineUnderTest], float]:
     def run(engine: EngineUnderTest) -> float:
         with many(engine, count):
             wire = engine.wire()
@@ -248,3 +248,16 @@ def list_many(count: int) -> object:
             return 1e3 * sorted(times)[10]
 
     return run
+
+
+#: Title, unit, scenario, rounds. The order matters little: each makes what it needs.
+ROWS: list[tuple[str, str, Callable[[EngineUnderTest], float], int]] = [
+    ("load a 300 MB image of 10 layers, 20,000 files", "s", load, 3),
+    ("save it", "s", save, 3),
+    ("push it to an empty registry", "s", push, 3),
+    ("pull it", "s", pull, 3),
+    ("pull it when it is there", "ms", pull_again, 3),
+    ("remove it", "s", rmi, 2),
+    ("list 200 images", "ms", list_many(200), 1),
+    ("list 1,000 images", "ms", list_many(1000), 1),
+]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench import copying, scale
+from tests.bench import copying, images, scale
 from tests.bench.engines import IMAGE, EngineUnderTest
 from tests.bench.wire import drain, hijack
 
@@ -246,4 +246,5 @@ SCENARIOS = [
     Scenario("statistics, once", "ms", scale.stats_once, 1),
     Scenario("50 streams of statistics: CPU", "%", scale.stats_streams, 1),
     Scenario(f"{scale.FLEET} containers removed by force, 8 in flight", "s", scale.fleet_down, 1),
+    *(Scenario(*row) for row in images.ROWS),
 ]
