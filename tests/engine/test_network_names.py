@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import dns.message
@@ -178,3 +181,12 @@ async def test_resolv_conf_says_what_the_network_needs(stack: tuple[Rig, Contain
     assert plan.serve and plan.text.splitlines()[:2] == ["nameserver 127.0.0.11", "search corp.example"]
     plain, _ = await rig.container()
     assert rig.manager.resolver_plan(plain.id, servers=("192.0.2.53",)).text.startswith("nameserver 192.0.2.53\n")
+
+
+async def test_five_thousand_questions_a_second_are_all_answered(stack: tuple[Rig, Container, Container]) -> None:
+    _, web, _ = stack
+    asker = await asyncio.create_subprocess_exec(
+        "nsenter", f"--net=/proc/{os.getpid()}/fd/{web.netns}", sys.executable, "-m", "tests.support.askmany", "db", "5000", "2",
+        cwd=Path(__file__).resolve().parents[2], stdout=asyncio.subprocess.PIPE)
+    output, _ = await asker.communicate()
+    assert output.split() == [b"10000", b"10000"]
