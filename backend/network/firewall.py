@@ -21,6 +21,12 @@ LIBRARY = "libnftables.so.1"
 MISSING = (f"networks need nftables, and {LIBRARY} cannot be loaded ({{reason}}). Install it (Debian and Ubuntu: "
            "libnftables1, Fedora and Arch: nftables) and start the helper again. Containers with --network none or "
            "host still work.")
+OBSTACLE = (
+    "another firewall's table ({0}) drops forwarded packets that it has no rule for, and Slipway does not change it: "
+    "containers may not reach other machines, nor be reached by them, before it lets {device} and other bridges pass "
+    "(ufw: ufw route allow in on {device}; ufw route allow out on {device}. firewalld: firewall-cmd --zone=trusted "
+    "--add-interface={device}. Docker beside it: iptables -I DOCKER-USER -i {device} -j ACCEPT; iptables -I "
+    "DOCKER-USER -o {device} -j ACCEPT)")
 _OUTPUT_JSON = 1 << 4
 
 
@@ -88,6 +94,7 @@ class Firewall:
     """Our table. It remembers what it published so that a repeated release harms nothing."""
 
     def __init__(self, table: str) -> None:
+        self._table = table
         self._rules = Ruleset(table)
         self._nft = Nftables()
         self._bridges: dict[str, BridgeRules] = {}
@@ -125,6 +132,16 @@ class Firewall:
             self._nft.run(self._rules.rebuild(self._bridges.values(), self._ports))
             return True
         return False
+
+    def obstacles(self, device: str) -> list[str]:
+        """What to do about other tables that drop what is forwarded unless a rule of theirs lets it pass: an accept of
+        ours does not overrule them, and they are not ours to change. *device*: a bridge, for the examples."""
+        listing = json.loads(self._nft.run("list chains", json_output=True))
+        chains = [item["chain"] for item in listing.get("nftables", ()) if "chain" in item]
+        return [OBSTACLE.format(f"{chain['family']} {chain['table']}, chain {chain['name']}", device=device)
+                for chain in chains
+                if chain.get("hook") == "forward" and chain["table"] != self._table
+                and (chain.get("policy") == "drop" or chain["table"] == "firewalld")]
 
     def add_bridge(self, rules: BridgeRules) -> None:
         """Start to serve a bridge."""

@@ -133,6 +133,8 @@ class NetworkManager:
         if self._firewall is not None:
             self._firewall.open([rules(network) for network in self._bridged() if network.id not in self._broken])
             self._watched = TableWatch(self._instance, self._firewall.heal)
+            for obstacle in self._firewall.obstacles(self.get("bridge").bridge):
+                self._note(obstacle)
 
     def _bridged(self) -> Sequence[Network]:
         return [network for network in self._networks.values() if network.driver == "bridge"]

@@ -369,3 +369,19 @@ async def test_other_tables_are_left_alone(rig: Rig) -> None:
     await rig.manager.remove("n")
     assert run("nft", "list", "table", "inet", "firewalld") == before
     run("nft", "delete", "table", "inet", "firewalld")
+
+
+async def test_a_firewall_beside_that_would_drop_our_packets_is_named_and_left_alone(rig: Rig) -> None:
+    run("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; add rule ip filter FORWARD ct state established accept")
+    try:
+        before = run("nft", "list", "table", "ip", "filter")
+        saved = rig.manager.list()
+        assert rig.manager.notes == [] or not any("FORWARD" in note for note in rig.manager.notes)
+        await rig.manager.close(keep=False)
+        rig.manager = rig.new_manager()
+        await rig.manager.open(saved)
+        device = rig.manager.get("bridge").bridge
+        assert any("(ip filter, chain FORWARD) drops forwarded packets" in note and f"ufw route allow in on {device}" in note for note in rig.manager.notes)
+        assert run("nft", "list", "table", "ip", "filter") == before
+    finally:
+        run("nft", "delete", "table", "ip", "filter")
