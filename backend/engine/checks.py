@@ -179,6 +179,9 @@ def discard(host: api.HostConfig, facts: Facts) -> list[str]:
     elif host.oom_kill_disable and not host.memory:
         made.append("OOM killer is disabled for the container, but no memory limit is set, this can result in the "
                     "system running out of resources.")
+    if host.kernel_memory or host.kernel_memory_tcp:
+        host.kernel_memory = host.kernel_memory_tcp = 0
+        made.append("Limits of kernel memory are no longer a thing of the kernel. Kernel memory limit discarded.")
     if host.cpu_percent:
         host.cpu_percent = 0
         made.append("linux does not support CPU percent. Percent discarded.")

@@ -472,7 +472,8 @@ class Containers:
         if not container.status.active:
             raise Conflict(f"container {container.id} is not running")
         try:
-            await self._core.keeper.resize(container.id, rows, columns)
+            if container.record.config.tty:                  # without a terminal there is nothing to do, as for dockerd
+                await self._core.keeper.resize(container.id, rows, columns)
         except KeeperError as error:
             if error.reason in ("not_running", "no_such"):
                 raise Conflict(f"container {container.id} is not running") from error

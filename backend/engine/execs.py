@@ -194,6 +194,8 @@ class Execs:
                 await one.ready.wait()
         except TimeoutError:
             raise ServerError("timeout waiting for exec session ready") from None
+        if not one.tty:
+            return
         try:
             await self._core.keeper.resize(one.container.id, rows, columns, one.id)
         except KeeperError as error:

@@ -27,6 +27,7 @@ class Facts:
     v2: bool = True
     swap_limit: bool = True
     blkio_weight: bool = True
+    realtime: bool = True
     apparmor: bool = False
     throttles: tuple[str, ...] = ()
 
@@ -37,6 +38,7 @@ def look() -> Facts:
     seen = layout()
     return Facts(nodes=_nodes(), may_raise=_may_raise(), hard_limits=_hard_limits(), v2=seen.v2,
                  swap_limit=_swap_limit(seen), blkio_weight=_weight(seen), apparmor=_apparmor(),
+                 realtime=os.path.exists(f"{seen.controllers.get('cpu', '')}/cpu.rt_runtime_us"),
                  throttles=tuple(sorted(glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"))))
 
 
@@ -67,10 +69,8 @@ def _swap_limit(seen: Layout) -> bool:
 
 
 def _weight(seen: Layout) -> bool:
-    """Only a scheduler with weights has the file, and never in the topmost group: look below, or at schedulers."""
-    names = ("io.weight", "io.bfq.weight") if seen.v2 else ("blkio.weight", "blkio.bfq.weight")
-    base = seen.root if seen.v2 else seen.controllers.get("blkio", "")
-    if base and any(glob(f"{base}/*/{name}") for name in names):
+    """Weights take effect by the scheduler bfq, on v2 also by the kernel's cost model."""
+    if seen.v2 and glob(f"{seen.root}/*/io.weight"):
         return True
     for path in glob("/sys/block/*/queue/scheduler"):
         with open(path, encoding="ascii", errors="replace") as file:

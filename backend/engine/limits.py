@@ -32,6 +32,10 @@ def check(host: api.HostConfig, cpus: int, facts: Facts) -> None:
     """Raise :class:`InvalidArgument` for a limit that cannot be, in Docker's words. *cpus*: how many there are."""
     _check_memory(host)
     _check_cpu(host, cpus, facts.nodes)
+    if (host.cpu_realtime_runtime or host.cpu_realtime_period) and not facts.realtime:
+        raise InvalidArgument("Your kernel does not support CPU real-time scheduling by control groups")
+    if host.cpu_realtime_period and host.cpu_realtime_runtime > host.cpu_realtime_period:
+        raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
     if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidArgument("range of blkio weight is from 10 to 1000")
     if not -1000 <= host.oom_score_adj <= 1000:

@@ -460,7 +460,7 @@ class Containers:
 
     def _fail(self, process: Process, error: KeeperError) -> None:
         """A start that cannot be: all is taken back before the answer is given, so nothing is left when it arrives."""
-        process.failed = error
+        process.failed = process.failed or error  # what follows from the first is not the reason
         try:
             signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
         except ProcessLookupError:

@@ -185,3 +185,18 @@ def test_an_update_never_takes_auto_removal_away_by_a_restart_policy(client: doc
         made.update(restart_policy={"Name": "always"})
     assert caught.value.status_code == 409
     made.remove(force=True)
+
+
+def test_a_resize_of_what_has_no_terminal_does_no_harm(client: docker.DockerClient, sleeper: Any) -> None:
+    client.api.resize(sleeper.id, 10, 20)
+    made = client.api.exec_create(sleeper.id, ["sleep", "60"])
+    client.api.exec_start(made, detach=True)
+    client.api.exec_resize(made, 10, 20)
+    assert client.api.exec_inspect(made)["Running"] is True
+
+
+def test_a_limit_that_the_kernel_refuses_is_named_as_the_reason(client: docker.DockerClient) -> None:
+    with pytest.raises(APIError, match=r"cpu\.rt_runtime_us|real-time scheduling"):      # cgroup v1 at the start, v2 at once
+        client.containers.run("busybox", "true", network_mode="none", cpu_rt_runtime=1000, name="realtime")
+    for left in client.containers.list(all=True, filters={"name": "realtime"}):
+        left.remove()

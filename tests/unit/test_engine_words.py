@@ -191,9 +191,9 @@ def test_a_host_part_that_cannot_be_is_refused_in_dockers_words(host: api.HostCo
 def test_what_the_kernel_lacks_is_left_out_with_a_warning_and_not_in_silence() -> None:
     poor = Facts(v2=True, swap_limit=False, blkio_weight=False)
     host = api.HostConfig(memory=1 << 28, memory_swap=1 << 29, memory_swappiness=3, oom_kill_disable=True, blkio_weight=5,
-                          blkio_weight_device=[api.WeightDevice("/dev/x", 10)], cpu_percent=3)
+                          blkio_weight_device=[api.WeightDevice("/dev/x", 10)], cpu_percent=3, kernel_memory=1)
     told = checks.discard(host, poor)
-    assert len(told) == 6
+    assert len(told) == 7
     assert (host.memory_swap, host.memory_swappiness, host.oom_kill_disable, host.blkio_weight, host.cpu_percent) == (-1, None, None, 0, 0)
     assert checks.discard(host, poor)[1:] == [], "once left out, there is nothing more to say but the swap limit"
 
