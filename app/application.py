@@ -84,10 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(wanted: Options) -> int:
-    from app import theme
+    from app import collector, theme
     from app.settings import Preferences
     from app.windows.main import MainWindow
 
+    collector.take_over()
     preferences = Preferences(keep=not wanted.shot)
     if wanted.theme:
         preferences.theme = wanted.theme  # type: ignore[assignment]

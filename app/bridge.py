@@ -14,13 +14,25 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from PySide6.QtCore import QObject, Signal
+from shiboken6 import isValid
 
+from app import collector
 from app.models.operations import Operation
 from app.models.problems import Problem, describe
 from backend.errors import NotModified
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+def _end_with(task: asyncio.Task[Any], owner: QObject) -> None:
+    """Cancel *task* when *owner* goes; forget the two again when the task is over, as pages ask often."""
+    link = owner.destroyed.connect(lambda: task.cancel())  # noqa: PLW0108 - the signal's argument must not get through
+
+    def over(_task: asyncio.Task[Any]) -> None:
+        if isValid(owner):
+            QObject.disconnect(link)
+    task.add_done_callback(over)
 
 
 class Bridge(QObject):
@@ -39,7 +51,7 @@ class Bridge(QObject):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if owner is not None:
-            owner.destroyed.connect(lambda: task.cancel())  # noqa: PLW0108 - the signal's argument must not get through
+            _end_with(task, owner)
         return task
 
     async def _guard(self, what: str, work: Coroutine[Any, Any, T], then: Callable[[T], object] | None,
@@ -55,6 +67,8 @@ class Bridge(QObject):
         except Exception as error:
             log.info("%s: %r", what, error)
             failed(describe(error, what))
+        finally:
+            collector.tidy()
 
     def operate(self, operation: Operation) -> None:
         """Run a long action; its end is told by the operation itself."""
@@ -71,6 +85,8 @@ class Bridge(QObject):
         except Exception as error:
             log.info("%s: %r", operation.title, error)
             operation.end("failed", describe(error, operation.title))
+        finally:
+            collector.tidy()
 
     def retry(self, operation: Operation) -> None:
         """Do a failed or cancelled action again."""

@@ -15,6 +15,7 @@ from typing import Literal
 
 from PySide6.QtCore import QObject, Signal
 
+from app import collector
 from app.models.containers import ContainerTable
 from app.models.images import ImageTable
 from app.models.networks import NetworkTable, network_row
@@ -210,6 +211,8 @@ class Mirror(QObject):
                 # The subscription notices as well; everything is compared again when the helper is back.
                 log.info("could not look at what changed: %r", error)
                 return
+            finally:
+                collector.tidy()
 
     async def _read_lists(self, kinds: set[str]) -> None:
         self.requests += len(kinds)
@@ -265,3 +268,4 @@ class Mirror(QObject):
         batch, self._fresh = self._fresh, {}
         self.containers.add_usage(batch)
         self.usage_batch.emit(batch)
+        collector.tidy()

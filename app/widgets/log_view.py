@@ -21,7 +21,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QAbstractScrollArea, QWidget
 
-from app import theme
+from app import collector, theme
 from app.models.lines import Line, LineRing
 
 BATCH_MS = 100
@@ -70,6 +70,7 @@ class LogView(QAbstractScrollArea):
         self._update_range()
         self.lines_came.emit()
         self.viewport().update()
+        collector.tidy()
 
     def clear(self) -> None:
         """Empty the view; the engine's log stays."""

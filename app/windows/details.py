@@ -237,9 +237,10 @@ class DetailsPage(QWidget):
             self._load_inspect()
         elif name == "Health" and action.startswith(("health_status", "start", "die")):
             self.health.load()
-        elif name in ("Stats", "Processes") and action == "start":
-            self.tabs.currentWidget().hide()
-            self.tabs.currentWidget().show()
+        elif name == "Stats" and action == "start":
+            self.stats.begin()
+        elif name == "Processes" and action in ("start", "die"):
+            self.processes.ask()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

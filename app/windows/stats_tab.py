@@ -70,7 +70,7 @@ class StatsTab(QWidget):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        self._begin()
+        self.begin()
 
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
@@ -84,9 +84,10 @@ class StatsTab(QWidget):
 
     def _range(self, step: int) -> None:
         self.step = step
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Follow it, from its history on."""
         self.stop()
         self._task = self.context.bridge.run("What it uses could not be followed", self._follow(), owner=self)
 

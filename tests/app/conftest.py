@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ def run(qapp: QApplication) -> Iterator[Run]:
     """Run a coroutine in the loop that Qt and asyncio share."""
     import qasync
 
+    gc.disable()  # as the application does: see app.collector
     qapp.setQuitOnLastWindowClosed(False)
     loop = qasync.QEventLoop(qapp, already_running=False)
     asyncio.set_event_loop(loop)
@@ -43,6 +45,8 @@ def run(qapp: QApplication) -> Iterator[Run]:
     finally:
         loop.close()
         asyncio.set_event_loop(None)
+        gc.collect()
+        gc.enable()
 
 
 @pytest.fixture
