@@ -10,6 +10,7 @@ from app.cli.flags import Flag, Parser
 from app.cli.http import Engine
 from backend import credentials
 from backend.credentials import Credential, registry_key
+from backend.credentials.undumpable import protect_memory
 from backend.errors import EngineError
 
 TYPING = False
@@ -35,6 +36,7 @@ def main(words: list[str], address: str) -> int:
 
 
 def _login(given: Options, engine: Engine) -> int:
+    protect_memory()
     key = registry_key(given.words[0] if given.words else "")
     credential = _asked_for(given, key)
     answer = _try(engine, credential)
@@ -46,6 +48,8 @@ def _login(given: Options, engine: Engine) -> int:
         print(f"WARNING: there is no keyring here (no desktop session with a Secret Service). The password is in "
               f"{kept.where}, not encrypted: whoever reads that file has it. `slipway logout{name}` removes it; "
               "`docker-credential-slipway create-file` makes an encrypted place for it.", file=sys.stderr)
+    elif warning := credentials.plain_warning():
+        print(f"WARNING: {warning}", file=sys.stderr)
     print("Login Succeeded")
     return 0
 

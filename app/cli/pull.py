@@ -83,13 +83,18 @@ def auth_headers(reference: str) -> dict[str, str]:
         return {}
     import asyncio
 
-    from backend.credentials import header_for
+    from backend.credentials import header_for, plain_warning
+    from backend.credentials.undumpable import protect_memory
     from backend.errors import EngineError
 
+    protect_memory()
     try:
         header = asyncio.run(header_for(reference))
+        warning = plain_warning(reference) if header else ""
     except EngineError as error:
         raise Usage(str(error)) from None
+    if warning:
+        print(f"WARNING: {warning}", file=sys.stderr)
     return {"X-Registry-Auth": header} if header else {}
 
 

@@ -95,11 +95,16 @@ async def list() -> tuple[Login, ...]:
     return tuple(found.values())
 
 
-def plain_warning() -> str:
-    """A sentence for the user where Docker's config.json holds passwords that anybody can read who reads it; else
-    ""."""
+def plain_warning(reference: str = "") -> str:
+    """A sentence for the user where Docker's config.json holds passwords that anybody can read who reads it; else "".
+
+    With the *reference* of an image: only where its registry's login is taken from there.
+    """
     config = DockerConfig.read()
     names = [credential.registry for credential in config.plain_all()]
+    if reference:
+        key = registry_of(reference)
+        names = [key] if key in names and key not in vault.names() and not config.helper_for(key) else []
     if not names:
         return ""
     return (f"{config.path} holds the password of {', '.join(names)} unencrypted. `docker-credential-slipway move` "

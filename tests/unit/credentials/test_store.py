@@ -143,6 +143,14 @@ async def test_without_keyring_and_helper_it_is_dockers_file_and_that_is_said(ho
     assert HUB_KEY in credentials.plain_warning() and "word" not in credentials.plain_warning().replace("password", "")
 
 
+async def test_the_warning_before_a_pull_is_about_the_login_that_it_uses(memory: Memory, home: Home) -> None:
+    home.write(auths={"a.example": auth("alice", "one"), "b.example": auth("bob", "two")})
+    assert "a.example" in credentials.plain_warning("a.example/app:1") and "b.example" not in credentials.plain_warning("a.example/app:1")
+    assert credentials.plain_warning("c.example/app:1") == ""
+    await credentials.save(Credential("a.example", "alice", "new"))
+    assert credentials.plain_warning("a.example/app:1") == ""
+
+
 async def test_our_own_helper_with_nothing_to_keep_in_writes_no_plain_password(home: Home) -> None:
     home.write(credsStore="slipway")
     with pytest.raises(Unavailable, match="create-file"):
