@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
+from backend.runtime.syscalls import trim_memory
+
 T = TypeVar("T")
+_REST = 1.0  # seconds
+_waiting: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.TimerHandle] = weakref.WeakKeyDictionary()
 
 
 async def in_thread(stop: threading.Event, work: Callable[..., T], *arguments: object) -> T:
@@ -21,8 +26,18 @@ async def in_thread(stop: threading.Event, work: Callable[..., T], *arguments: o
         except asyncio.CancelledError:
             cancelled = True
             stop.set()
+    _trim_later()
     if cancelled:
         if not future.cancelled():
             future.exception()  # looked at: the end of the whole says more than what this thread met
         raise asyncio.CancelledError
     return future.result()
+
+
+def _trim_later() -> None:
+    """A second after the last of such work, the system gets back what libc keeps of the buffers of its threads."""
+    loop = asyncio.get_running_loop()
+    waiting = _waiting.pop(loop, None)
+    if waiting is not None:
+        waiting.cancel()
+    _waiting[loop] = loop.call_later(_REST, loop.run_in_executor, None, trim_memory)
