@@ -131,18 +131,24 @@ class Life:
         if again:
             status.state = "restarting"
             status.restart_count += 1
-        self.keep(container)
+        kept = self.keep(container)
         container.ended.set()
-        self._core.spawn(self._after_exit(container, again), f"aftermath of {container.name}")
+        self._core.spawn(self._after_exit(container, again, kept), f"aftermath of {container.name}")
 
-    async def _after_exit(self, container: Container, again: bool) -> None:
-        """Free what it held, tell those who wait, then restart or remove it as asked."""
+    async def _after_exit(self, container: Container, again: bool, kept: asyncio.Future[None] | None) -> None:
+        """Free what it held, tell those who wait, then restart or remove it as asked.
+
+        Its end is on disk before anybody is told and before the keeper, which has it too, is let forget it: what was
+        said stays true when helper and keeper are killed the next moment.
+        """
         async with container.lock:
             if not container.status.active:
                 told = any(one.source for one in container.status.endpoints)
                 await self.connector.down(container)       # ports are free when the end is told
                 if told:                                   # a plug-in has heard of it: once is enough
-                    self.keep(container)
+                    kept = self.keep(container)
+                if kept is not None:
+                    await asyncio.wait([kept])             # a failure is in the log; the end is told all the same
                 container.answer_waiters("", "not-running", "next-exit")
                 await self._launcher.down(container)
         if again:
@@ -450,10 +456,11 @@ class Life:
                 core.events.publish("volume", "destroy", one.volume, {"driver": driver or one.driver})
 
     # --- shared -----------------------------------------------------------------------------------------------------
-    def keep(self, container: Container) -> None:
-        """Write down how it is."""
-        if not container.removed:
-            self._core.state.put_status(container.id, container.status)
+    def keep(self, container: Container) -> asyncio.Future[None] | None:
+        """Write down how it is; the result is done once that is on disk. None: it is removed, nothing is written."""
+        if container.removed:
+            return None
+        return self._core.state.put_status(container.id, container.status)
 
     def tell(self, container: Container, action: str, **more: str) -> None:
         """Publish an event of it."""
