@@ -31,7 +31,7 @@ import sys
 import termios
 from typing import NoReturn
 
-from backend.runtime import rootfs, userns, users
+from backend.runtime import rootfs, tinyinit, userns, users
 from backend.runtime import syscalls as sc
 from backend.runtime.caps import SYS_ADMIN
 from backend.runtime.launch import DEFAULT_PATH, Launch, ProcessPlan
@@ -40,8 +40,6 @@ from backend.runtime.plan import BadConfig, BindMount, FsMount
 READY, GO, JOIN = b"R", b"G", b"J"
 NEVER_RAN = 125  # the keeper went before it gave the word: what a shell user knows as "the engine could not run it"
 IGNORED = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT)  # by the keeper; all others have their default there
-# Signals that exist; glibc keeps 32 and 33 for itself.
-_SIGNALS = [s for s in range(1, 65) if s not in (9, 19, 32, 33)]
 
 
 class Refused(Exception):
@@ -145,11 +143,12 @@ def _main(launch: Launch, sync: socket.socket) -> NoReturn:
         os._exit(NEVER_RAN)  # the keeper has changed its mind, or is gone
     if not launch.tty:
         _own_stdio(owner)
-    if not launch.tiny_init:
+    holder = tinyinit.sealed(launch.tiny_init) if launch.tiny_init else -1
+    if holder < 0:
         _session(launch.tty)
     _become(launch, identity, apparmor)
-    if launch.tiny_init:
-        _tiny_init(launch, sync)
+    if holder >= 0:
+        _execute_holder(holder, launch, sync, program, environment)
     _execute(program, process.args, environment)
 
 
@@ -422,45 +421,14 @@ def _execute(program: str, args: tuple[str, ...], environment: dict[str, str]) -
     raise AssertionError("unreachable")
 
 
-def _tiny_init(launch: Launch, sync: socket.socket) -> None:
-    """Stays as pid 1: forwards signals, reaps orphans, ends as the program ends. Returns in the program's process."""
-    everything = set(_SIGNALS) - {
-        signal.SIGSEGV,
-        signal.SIGBUS,
-        signal.SIGFPE,
-        signal.SIGILL,
-        signal.SIGTRAP,
-        signal.SIGABRT,
-    }
-    signal.pthread_sigmask(signal.SIG_SETMASK, everything)
-    child = os.fork()
-    if child == 0:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        _session(launch.tty)
-        return
-    sync.close()  # the program's own copy tells when it has been executed
-    sc.close_all_but({0, 1, 2})
-    for number in (0, 1, 2):
-        os.close(number)  # ends of pipes must not stay open because of us
-    while True:
-        number = signal.sigwaitinfo(everything).si_signo
-        if number != signal.SIGCHLD:
-            _forward(child, number)
-            continue
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                os._exit(0)
-            if pid == 0:
-                break
-            if pid == child:
-                code = os.waitstatus_to_exitcode(status)
-                os._exit(code if code >= 0 else 128 - code)
-
-
-def _forward(child: int, number: int) -> None:
+def _execute_holder(
+    holder: int, launch: Launch, sync: socket.socket, program: str, environment: dict[str, str]
+) -> NoReturn:
+    """As :func:`_execute`, with a tiny init of its own as pid 1 (see tinyinit.c), which tells how that went."""
+    os.set_inheritable(sync.fileno(), True)
+    words = ("slipway-init", "1" if launch.tty else "0", str(sync.fileno()), program, *launch.process.args)
     try:
-        os.kill(child, number)
-    except ProcessLookupError:
-        pass  # it has just ended; SIGCHLD follows
+        os.execve(holder, words, environment)  # noqa: S606 - the point of it all
+    except OSError as error:
+        raise Refused("other", f"the init cannot be executed: {(error.strerror or '').lower()}", error.errno) from error
+    raise AssertionError("unreachable")

@@ -66,7 +66,7 @@ class Launch:
     cgroup_paths: dict[str, str] = field(default_factory=dict)
     hostname: str = ""
     domainname: str = ""
-    tiny_init: bool = False
+    tiny_init: bytes = b""  # the program that stays as pid 1, if one is wanted
     keyring: str = ""
     maps: IdMaps | None = None  # of its user namespace; None: it has the host's
     userns: int = -1  # descriptor of that namespace, or the pidfd of a process in it; entered last

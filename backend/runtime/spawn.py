@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.runtime import init
+from backend.runtime import init, tinyinit
 from backend.runtime import syscalls as sc
 from backend.runtime.cgroups import Cgroup, CgroupError, layout
 from backend.runtime.launch import NAMESPACES, Launch, process_plan
@@ -151,7 +151,10 @@ def container_launch(
     launch.cgroup_paths = group.by_mount()
     if flags & sc.CLONE_NEWUTS:
         launch.hostname, launch.domainname = str(config.get("hostname") or ""), str(config.get("domainname") or "")
-    launch.tiny_init = (config.get("annotations") or {}).get("slipway.init") == "1"
+    if (config.get("annotations") or {}).get("slipway.init") == "1":
+        launch.tiny_init = tinyinit.program(os.uname().machine)
+        if not launch.tiny_init:
+            raise BadConfig(f"--init is not available on {os.uname().machine}")
     launch.keyring = f"_ses.{id}"
     return launch, flags
 
