@@ -19,6 +19,7 @@ One table of family inet a helper, nothing outside it. Its chains:
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -187,16 +188,23 @@ class Ruleset:
     def _port_commands(self, verb: str, ports: Iterable[Forwarding]) -> str:
         maps: dict[str, list[str]] = {}
         for port in ports:
-            target = ipaddress.ip_address(port.target)
+            target, version = _checked(port.target)
             if not port.host_port:
                 name, element = "open", f"{target} . {_word(port.protocol)} . {port.container_port:d}"
             else:
-                host = f"{ipaddress.ip_address(port.host_ip)} . " if port.host_ip else ""
+                host = f"{_checked(port.host_ip)[0]} . " if port.host_ip else ""
                 name = "at" if host else "any"
                 element = f"{host}{_word(port.protocol)} . {port.host_port:d} : {target} . {port.container_port:d}"
-            maps.setdefault(f"{name}{target.version}", []).append(element)
+            maps.setdefault(f"{name}{version}", []).append(element)
         return "".join(f"{verb} element {self._table} {name} {{ {', '.join(elements)} }}\n"
                        for name, elements in maps.items())
+
+
+@functools.lru_cache(maxsize=1024)
+def _checked(address: str) -> tuple[str, int]:
+    """An address in its one form, and its IP version: two hundred ports have the same few."""
+    parsed = ipaddress.ip_address(address)
+    return str(parsed), parsed.version
 
 
 def _routed(version: int) -> list[str]:
