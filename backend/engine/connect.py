@@ -58,7 +58,7 @@ def wish_for(record: ContainerRecord, settings: api.EndpointSettings, hostname: 
         container_name=record.name, hostname=hostname, aliases=tuple(settings.aliases or ()),
         ipv4=ipam.ipv4_address or "", ipv6=ipam.ipv6_address or "",
         mac=settings.mac_address, gw_priority=settings.gw_priority,
-        driver_opts=settings.driver_opts or {}, links=links)
+        driver_opts=settings.driver_opts or {}, links=links, link_local=tuple(ipam.link_local_ips or ()))
 
 
 def host_file(path: str) -> str:

@@ -43,7 +43,8 @@ class NetnsOps(Protocol):
 @dataclass(frozen=True, slots=True)
 class Addressing:
     """What a container's device is given: addresses with prefix lengths, gateways where it may be the way out, settings
-    (paths below /proc/sys/net with IFNAME for the device). ``direct``: the way out is the device itself."""
+    (paths below /proc/sys/net with IFNAME for the device). ``direct``: the way out is the device itself; ``more``:
+    further addresses."""
 
     ipv4: str = ""
     prefix4: int = 0
@@ -52,6 +53,7 @@ class Addressing:
     prefix6: int = 0
     gateway6: str = ""
     direct: bool = False
+    more: tuple[tuple[str, int], ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     mtu: int = 0
 
@@ -239,7 +241,8 @@ class Bridges:
     def configure(self, netns: int, interface: str, addressing: Addressing) -> None:
         """Settings, addresses, up, and default routes inside."""
         def enter() -> tuple[Netlink, int]:
-            if not addressing.ipv6 and os.path.exists(f"{_SYSCTL}/ipv6/conf/{interface}/disable_ipv6"):
+            without_v6 = not addressing.ipv6 and not any(":" in address for address, _ in addressing.more)
+            if without_v6 and os.path.exists(f"{_SYSCTL}/ipv6/conf/{interface}/disable_ipv6"):
                 # otherwise a neighbour's router advertisement would give it addresses and routes
                 write_sysctl(f"ipv6/conf/{interface}/disable_ipv6", "1")
             for path, value in addressing.sysctls:
@@ -247,6 +250,7 @@ class Bridges:
             return _enter(interface)
         with _Inside(self._ops.inside(netns, enter)) as (inner, index):
             messages = [netlink.set_link(index, up=True, mtu=addressing.mtu)]
+            messages += [netlink.add_address(index, address, prefix) for address, prefix in addressing.more]
             for address, prefix, gateway in ((addressing.ipv4, addressing.prefix4, addressing.gateway4),
                                              (addressing.ipv6, addressing.prefix6, addressing.gateway6)):
                 if address:

@@ -53,6 +53,7 @@ def addressing(endpoint: Endpoint, others: Sequence[Endpoint], mtu: int = 0) -> 
         endpoint.ipv4, endpoint.ipv4_prefix, endpoint.gateway if four is endpoint else "",
         endpoint.ipv6, endpoint.ipv6_prefix, endpoint.gateway6 if six is endpoint else "",
         endpoint.direct and not any(other.gateway or other.gateway6 or other.direct for other in others),
+        tuple((address, 64 if ":" in address else 16) for address in endpoint.link_local),
         endpoint_options(endpoint.driver_opts).sysctls, mtu)
 
 

@@ -62,6 +62,7 @@ def wish_problems(network: Network | None, name: str, wish: EndpointWish) -> lis
             found.append("network-scoped alias is supported only for containers in user defined networks")
     found += [f"invalid IPv{version} address: {text}" for version, text in ((4, wish.ipv4), (6, wish.ipv6))
               if text and _version(text) != version]
+    found += [f"invalid link local IP address: {text}" for text in wish.link_local if not _is_link_local(text)]
     if network is not None:
         found += _range_problems(network, [text for text in static if _version(text)])
     return found + endpoint_problems(wish.driver_opts)
@@ -73,6 +74,13 @@ def _range_problems(network: Network, static: Sequence[str]) -> list[str]:
     subnets = [parse_subnet(config.subnet) for config in network.ipam if config.subnet]
     return [f"no configured subnet or ip-range contain the IP address {text}" for text in static
             if not any(parse_address(text) in subnet for subnet in subnets)]
+
+
+def _is_link_local(text: str) -> bool:
+    try:
+        return parse_address(text).is_link_local
+    except InvalidArgument:
+        return False
 
 
 def _version(text: str) -> int:

@@ -58,7 +58,6 @@ from backend.network.resolvconf import ResolverPlan, plan
 from backend.network.watch import TableWatch
 
 log = logging.getLogger(__name__)
-_PLAIN = EndpointOptions()
 
 
 @dataclass(slots=True)
@@ -360,7 +359,7 @@ class NetworkManager:
         endpoint = Endpoint(
             secrets.token_hex(32), network.id, network.name, container_id, wish.container_name, mac=wish.mac,
             aliases=wish.aliases, dns_names=dns_names(network, container_id, wish), links=wish.links,
-            gw_priority=wish.gw_priority, driver_opts=wish.driver_opts)
+            gw_priority=wish.gw_priority, driver_opts=wish.driver_opts, link_local=wish.link_local)
         if network.driver not in ("host", "null"):
             endpoint = await self._join(network, place, netns, endpoint, wish)
         self._places.setdefault(container_id, place).endpoints[network.id] = endpoint
@@ -371,12 +370,12 @@ class NetworkManager:
                     wish: EndpointWish) -> Endpoint:
         driver = self._driver(network)
         if network.id in self._broken:
-            raise Unavailable(self._broken[network.id])
+            await self._mend(network, driver)
         self._joining[network.id] = self._joining.get(network.id, 0) + 1
         try:
             prepared = self._ahead.claim(netns)
             if prepared is not None:
-                if prepared.endpoint.network_id == network.id and endpoint_options(wish.driver_opts) == _PLAIN:
+                if prepared.endpoint.network_id == network.id and _is_plain(wish):
                     return self._ahead.move_in(prepared, endpoint, wish)
                 await self._ahead.empty(prepared)
             endpoint = await self._given.lease(network, endpoint, wish)
@@ -389,6 +388,15 @@ class NetworkManager:
             self._joining[network.id] -= 1
             if not self._joining[network.id]:
                 del self._joining[network.id]
+
+    async def _mend(self, network: Network, driver: Driver) -> None:
+        """What kept a network from coming up at the start may have been put right meanwhile."""
+        try:
+            await driver.up(network)
+        except (OSError, EngineError) as problem:
+            raise Unavailable(f"network {network.name} could not be brought up: {problem}") from problem
+        note = self._broken.pop(network.id, "")
+        self.notes[:] = [one for one in self.notes if one != note]
 
     async def disconnect(self, endpoint: Endpoint, netns: int | None) -> None:
         """Take a container off a network; *netns* (None: it does not run) gets another way out if it lost its own."""
@@ -518,6 +526,11 @@ class NetworkManager:
     async def serve_names(self, container_id: str, netns: int, *, servers: Sequence[str] = ()) -> None:
         """Answer the container at 127.0.0.11:53 until :meth:`release`. *servers*: the user's, instead of the host's."""
         await self._server.serve(container_id, netns, servers)
+
+
+def _is_plain(wish: EndpointWish) -> bool:
+    """A place that was made ahead can be had."""
+    return not wish.link_local and endpoint_options(wish.driver_opts) == EndpointOptions()
 
 
 def _ephemeral() -> tuple[int, int]:

@@ -124,6 +124,7 @@ class EndpointWish:
     mac: str = ""
     gw_priority: int = 0
     driver_opts: dict[str, str] = field(default_factory=dict)
+    link_local: tuple[str, ...] = ()            # more addresses, from 169.254.0.0/16 and fe80::/64
     links: tuple[tuple[str, str], ...] = ()     # (other container's name, alias by which only this container knows it)
 
 
@@ -151,6 +152,7 @@ class Endpoint:
     links: tuple[tuple[str, str], ...] = ()
     gw_priority: int = 0
     driver_opts: dict[str, str] = field(default_factory=dict)
+    link_local: tuple[str, ...] = ()
     source: str = ""          # what a plug-in called the device before it was the container's
     direct: bool = False      # it leads out by the device alone, without a gateway (ipvlan's l3 modes)
 

@@ -101,8 +101,14 @@ async def test_one_network_that_cannot_come_up_leaves_the_others_working(rig: Ri
     await rig.container()
     with pytest.raises(Unavailable, match="taken is a device of kind veth"):
         await rig.container("broken")
-    await rig.manager.remove(broken.id)
     run("ip", "link", "del", "taken")
+    made, endpoint = await rig.container("broken")
+    await made.serve_tcp(80)
+    assert await dial(tcp(), endpoint.ipv4, 80) == endpoint.gateway, "it works once the cause is gone"
+    assert rig.manager.notes == []
+    await rig.end(made)
+    rig.containers.remove(made)
+    await rig.manager.remove(broken.id)
 
 
 async def test_a_subnet_can_be_used_again_at_once(rig: Rig) -> None:  # noqa: F811

@@ -204,6 +204,14 @@ async def test_settings_and_the_device_name_are_the_users(rig: Rig) -> None:  # 
     assert rig.manager._addresses._leases[rig.manager.get("mine").id][0].used() == 1
 
 
+async def test_link_local_addresses_come_beside_the_leased_one(rig: Rig) -> None:  # noqa: F811
+    made, endpoint = await rig.container(link_local=("169.254.8.8", "fe80::8"))
+    shown = inside(made, "ip", "-o", "addr", "show", "eth0")
+    assert f"{endpoint.ipv4}/24" in shown and "169.254.8.8/16" in shown and "fe80::8/64" in shown
+    with pytest.raises(InvalidArgument, match=r"invalid link local IP address: 10\.0\.0\.1"):
+        await rig.container(link_local=("10.0.0.1",))
+
+
 async def test_each_family_has_a_way_out_of_its_own(rig: Rig) -> None:  # noqa: F811
     await rig.manager.create(NetworkSpec("both", enable_ipv6=True, ipam=(IpamConfig("10.77.0.0/24"), IpamConfig("fd77::/64"))))
     made, first = await rig.container(gw_priority=1)
