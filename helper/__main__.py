@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from helper import systemd
+from helper import configfile, systemd
 
 if TYPE_CHECKING:
     import socket
@@ -42,6 +42,7 @@ class Options:
     group: str
     mirrors: tuple[str, ...]
     insecure: tuple[str, ...]
+    proxies: tuple[str, str, str]
     certificates: tuple[str, ...]
     trust_policy: str
     lazy_pull: bool
@@ -85,6 +86,9 @@ def parse(arguments: list[str]) -> Options:
     add("-G", "--group", default="", help="group that may open the socket: its members are as good as root")
     add("--registry-mirror", action="append", default=[], metavar="URL", help="mirror of Docker Hub")
     add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]", help="registry without valid TLS")
+    add("--http-proxy", default="", metavar="URL", help="proxy for registries without TLS (default: the environment's)")
+    add("--https-proxy", default="", metavar="URL", help="proxy for registries (default: the environment's)")
+    add("--no-proxy", default="", metavar="LIST", help="hosts, domains and networks that no proxy is used for")
     add("--registry-certs", action="append", default=[], metavar="DIR",
         help="folder with HOST:PORT folders of certificates (default /etc/slipway/certs.d and /etc/docker/certs.d)")
     add("--lazy-pull", action="store_true", help="images in eStargz or zstd:chunked form run before they have arrived")
@@ -110,7 +114,16 @@ def parse(arguments: list[str]) -> Options:
         help="give each container a user namespace with IDs of its own, unless it says --userns=host; "
              "from USER's ranges in /etc/subuid and /etc/subgid (default: slipway's)")
     add("-v", "--version", action="version", version=f"Slipway {VERSION}")
+    add("--config-file", default=configfile.DEFAULT, metavar="FILE",
+        help="settings as in Docker's daemon.json (default %(default)s, where it is there)")
+    named = any(one.partition("=")[0] == "--config-file" for one in arguments)
     given = parser.parse_args(arguments)
+    try:
+        # The file is of the installed helper; a private one reads only what it is told to.
+        if named or given.exec_root == DEFAULT_EXEC:
+            given = parser.parse_args([*configfile.flags(given.config_file, arguments, needed=named), *arguments])
+    except configfile.Wrong as error:
+        parser.error(str(error))
     try:
         pools = tuple(_pool(text) for text in given.default_address_pool)
         if given.bip:
@@ -123,6 +136,7 @@ def parse(arguments: list[str]) -> Options:
             parser.error(f"--host {host}: only unix:///PATH and fd:// are served; Slipway has no TCP listener")
     return Options(hosts, os.path.abspath(given.data_root), os.path.abspath(given.exec_root), given.group,
                    tuple(given.registry_mirror), tuple(given.insecure_registry),
+                   (given.http_proxy, given.https_proxy, given.no_proxy),
                    tuple(os.path.abspath(one) for one in given.registry_certs), os.path.abspath(given.trust_policy),
                    given.lazy_pull,
                    given.bip, pools, tuple(given.label), given.pidfile, given.debug, given.stop_containers,
@@ -158,7 +172,7 @@ def _settings(options: Options) -> Settings:
     from backend.images.types import RegistrySettings
     from backend.network.records import AddressPool
 
-    registry = RegistrySettings(options.mirrors, options.insecure)
+    registry = RegistrySettings(options.mirrors, options.insecure, *options.proxies)
     if options.certificates:
         registry = replace(registry, certificates=options.certificates)
     return Settings(
