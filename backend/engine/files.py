@@ -98,7 +98,8 @@ class Files:
 
     @asynccontextmanager
     async def _look(self, container: Container, *, write: bool, own: bool) -> AsyncGenerator[Look]:
-        if container.status.active:
+        # In a user namespace the mounts below the root are locked to it: its layers are looked at instead.
+        if container.status.active and not (own and container.record.ids is not None):
             yield Look(id=container.id, own=own)
             return
         async with AsyncExitStack() as stack:

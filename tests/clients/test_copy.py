@@ -390,3 +390,24 @@ def _is_confined(pid: str, helper: PrivateHelper) -> bool:
         return helper.exec.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() and Path(f"/proc/{pid}/comm").read_text() == "slipway-confine"[:15] + "\n"
     except OSError:
         return False
+
+
+def test_a_container_with_ids_of_its_own_gives_and_takes_files_by_its_own_numbers(helper: PrivateHelper, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("x")
+    os.chown(tmp_path / "in", 7, 8)
+    helper.docker("run", "-d", "--name", "mapped", "--security-opt", "userns=auto", "-v", "mapped:/data", "--tmpfs", "/memory", "bb:1",
+                  "sh", "-c", "touch /f; chown 5:6 /f; sleep 1000")
+    for place in ("/", "/data/", "/memory/"):
+        helper.docker("cp", str(tmp_path / "in"), f"mapped:{place}in")
+        assert sh(helper, f"stat -c '%u %g' {place}in", "mapped") == "7 8\n"
+    with tar_of(helper, "mapped:/f") as tar:
+        assert (tar.getmember("f").uid, tar.getmember("f").gid) == (5, 6)
+    with tarfile.open(fileobj=io.BytesIO(helper.docker("export", "mapped").stdout)) as tar:
+        assert (tar.getmember("f").uid, tar.getmember("in").gid) == (5, 8)
+    helper.docker("commit", "mapped", "unmapped:1")
+    assert helper.docker("run", "--rm", "unmapped:1", "stat", "-c", "%u %g", "/f", "/in").stdout == b"5 6\n7 8\n"
+    helper.docker("stop", "-t", "0", "mapped")
+    helper.docker("cp", str(tmp_path / "in"), "mapped:/later")
+    helper.docker("start", "mapped")
+    assert sh(helper, "stat -c '%u %g' /later", "mapped") == "7 8\n"
+    helper.docker("rm", "-f", "mapped")
