@@ -25,8 +25,8 @@ from app.models.netmap import Bar, Card, NetMap
 from app.models.rows import PortLink, state_text
 
 #: Hues that people who see red and green alike can tell apart; each has a name beside it anyway.
-_HUES_LIGHT = ("#0b66c3", "#a35200", "#00766c", "#8a3ea8", "#b0306a", "#5a6b00")
-_HUES_DARK = ("#5aa5f5", "#e8a04a", "#3fbfae", "#c58be0", "#ee7fae", "#b3c24a")
+HUES_LIGHT = ("#0b66c3", "#a35200", "#00766c", "#8a3ea8", "#b0306a", "#5a6b00")
+HUES_DARK = ("#5aa5f5", "#e8a04a", "#3fbfae", "#c58be0", "#ee7fae", "#b3c24a")
 _COLUMN, _CARD_H, _BAR_H = 176, 74, 30
 _GAP, _MARGIN = 34, 12
 #: The height of a network's row with and without containers that hang below it.
@@ -155,7 +155,7 @@ class NetMapView(QAbstractScrollArea):
 
     def hue(self, place: int) -> QColor:
         """The colour of the network at *place*."""
-        hues = _HUES_DARK if theme.current().dark else _HUES_LIGHT
+        hues = HUES_DARK if theme.current().dark else HUES_LIGHT
         return QColor(hues[place % len(hues)])
 
     def _paint_bar(self, painter: QPainter, bar: Bar) -> None:

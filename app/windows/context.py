@@ -23,6 +23,7 @@ class Ways(QObject):
     log_window = Signal(str)
     run_form = Signal(str)
     pull_form = Signal(str)
+    prune = Signal(str)
 
 
 @dataclass(slots=True)

@@ -62,7 +62,7 @@ class ImagesPage(Page):
         self.run = button("Run…", "play", "flat", self._run)
         self.push = button("Push…", "push", "flat", self._push)
         more = (button("Load…", "folder", "flat", self._ask_load),
-                button("Clean up…", "broom", "flat", self._ask_prune))
+                button("Clean up…", "broom", "flat", self.ask_prune))
         self.remove = button("Remove", "trash", "flat", self._remove)
         self.empty = Empty("images", "No images yet", "Pull one from a registry. What is pulled or built in a terminal "
                            "shows here as well.", button("Pull an image…", "download", "primary",
@@ -157,7 +157,8 @@ class ImagesPage(Page):
 
     # --- cleaning up ------------------------------------------------------------------------------------------------
 
-    def _ask_prune(self) -> None:
+    def ask_prune(self) -> None:
+        """Show what may go."""
         self.context.bridge.run("What takes room could not be found out", self.context.client.disk_usage("image"),
                                 then=self._prune, failed=self.show_problem, owner=self)
 

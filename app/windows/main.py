@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from app.windows.details import DetailsPage
 
 PAGES = (("containers", "Containers"), ("images", "Images"), ("stacks", "Stacks"), ("networks", "Networks"),
-         ("volumes", "Volumes"), ("registries", "Registries"))
+         ("volumes", "Volumes"), ("registries", "Registries"),
+         ("disk", "Disk use"))
 #: Below this width the sidebar shows icons only.
 COMPACT = 1000
 _THEME_WORDS = {"system": ("contrast", "Colours: as the desktop"), "light": ("sun", "Colours: light"),
@@ -169,6 +170,7 @@ class MainWindow(QMainWindow):
         ways.log_window.connect(self.show_log_window)
         ways.run_form.connect(self.show_run_form)
         ways.pull_form.connect(self.show_pull_form)
+        ways.prune.connect(self.ask_prune)
 
     def _shortcuts(self) -> None:
         for number, (name, _) in enumerate(PAGES, 1):
@@ -206,11 +208,19 @@ class MainWindow(QMainWindow):
         if name == "volumes":
             from app.windows.volumes import VolumesPage
             return VolumesPage(self.context)
+        if name == "disk":
+            from app.windows.disk import DiskPage
+            return DiskPage(self.context)
         if name == "registries":
             from app.windows.registries import RegistriesPage
             return RegistriesPage(self.context)
         from app.windows.welcome import WelcomePage
         return WelcomePage(self.context)
+
+    def ask_prune(self, name: str) -> None:
+        """Go to a page and ask there what may go."""
+        self.show_page(name)
+        self.pages[name].ask_prune()  # type: ignore[attr-defined]
 
     def show_container(self, key: str, tab: str) -> None:
         """Go to a container's page, on a tab by its name ("" leaves it)."""

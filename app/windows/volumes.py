@@ -69,7 +69,7 @@ class VolumesPage(Page):
                     button("Clone…", "copy", "flat", self._ask_clone)]
         self.remove = button("Remove", "trash", "flat", self._ask_remove)
         more = (button("Restore…", "push", "flat", self._ask_restore),
-                button("Clean up…", "broom", "flat", self._ask_prune))
+                button("Clean up…", "broom", "flat", self.ask_prune))
         self.empty = Empty("volumes", "No volumes yet", "Containers and Compose files make them by naming them. What "
                            "is in a volume stays when its container goes.",
                            button("New volume…", "plus", "primary", self._ask_new))
@@ -257,7 +257,8 @@ class VolumesPage(Page):
         self.context.bridge.run(f"{name[:40]} could not be removed", self.context.client.remove_volume(name),
                                 failed=failed)
 
-    def _ask_prune(self) -> None:
+    def ask_prune(self) -> None:
+        """Show what may go."""
         self.context.bridge.run("What takes room could not be found out", self.context.client.disk_usage("volume"),
                                 then=self._prune, failed=self.show_problem, owner=self)
 

@@ -270,7 +270,7 @@ async def _volume_edit(stage: Stage) -> QWidget:
 @picture("prune-volumes")
 async def _prune_volumes(stage: Stage) -> QWidget:
     stage.window.show_page("volumes")
-    stage.window.pages["volumes"]._ask_prune()
+    stage.window.pages["volumes"].ask_prune()
     await asyncio.sleep(0.7)
     return await _dialog(stage)
 
@@ -302,7 +302,7 @@ async def _browse(stage: Stage) -> QWidget:
 @picture("prune-images")
 async def _prune_images(stage: Stage) -> QWidget:
     stage.window.show_page("images")
-    stage.window.pages["images"]._ask_prune()
+    stage.window.pages["images"].ask_prune()
     await asyncio.sleep(0.7)
     return await _dialog(stage)
 
@@ -321,6 +321,13 @@ async def _sign_in(stage: Stage) -> QWidget:
     stage.window.show_page("registries")
     stage.window.pages["registries"].ask("registry.example.com")
     return await _dialog(stage)
+
+
+@picture("disk")
+async def _disk(stage: Stage) -> QWidget:
+    stage.window.show_page("disk")
+    await until(lambda: stage.window.pages["disk"].usage is not None, 20)
+    return stage.window
 
 
 @picture("lost")

@@ -336,7 +336,7 @@ def test_a_volume_is_backed_up_and_restored_and_cleaned_up_only_when_ticked(real
         page.restore("kept", archive)
         await until(lambda: not context.operations.items, PATIENCE)
         assert await content(client.volume_files("kept"), "/a") == b"before"
-        page._ask_prune()
+        page.ask_prune()
         await until(lambda: real.findChild(PruneDialog) is not None, PATIENCE)
         dialog = real.findChild(PruneDialog)
         assert [(one.name, one.wanted, one.size > 0) for one in dialog.items] == [("kept", False, True)] and not dialog.go.isEnabled()
