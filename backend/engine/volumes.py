@@ -7,7 +7,7 @@ import builtins
 from backend.engine import volumedrivers
 from backend.engine.clock import rfc3339_seconds
 from backend.engine.core import Core
-from backend.errors import Conflict, NotImplemented_
+from backend.errors import Conflict, NotFound, NotImplemented_
 from backend.spec import api
 from backend.spec.filters import Filters
 from backend.volumes.local import Volume
@@ -62,23 +62,23 @@ class Volumes:
         if driver:
             self._core.events.publish("volume", "destroy", name, {"driver": driver})
 
-    async def prune(self, filters: Filters | None = None) -> api.VolumesPruned:
-        """Remove unused volumes: the anonymous ones, with `all=true` the named ones too."""
+    async def prune(self, filters: Filters | None = None, *, everything: bool = False) -> api.VolumesPruned:
+        """Remove unused volumes: the anonymous ones, with *everything* or the filter `all=true` the named ones too."""
         chosen = filters or Filters()
         chosen.check(PRUNE_KEYS)
-        everything = chosen.flag("all") is True
+        everything = everything or chosen.flag("all") is True
         report = api.VolumesPruned(volumes_deleted=[])
         for one in self._core.volumes.list():
             if not (one.anonymous or everything) or self._users(one.name) or not (
                     chosen.labels(one.labels) and chosen.no_labels(one.labels)):
                 continue
-            size = await self._core.volumes.usage(one.name)
             try:
+                size = await self._core.volumes.usage(one.name)
                 await self.remove(one.name)
-            except Conflict:
-                continue                     # a container has taken it meanwhile
+            except (Conflict, NotFound):
+                continue                     # a container has taken it meanwhile, or somebody else removed it
             report.volumes_deleted.append(one.name)
-            report.space_reclaimed += size
+            report.space_reclaimed += max(0, size)
         self._core.events.publish("volume", "prune", "", {"reclaimed": str(report.space_reclaimed)})
         return report
 
@@ -87,7 +87,10 @@ class Volumes:
         made = []
         for one in self._core.volumes.list():
             row = view(one)
-            row.usage_data = api.UsageData(size=await self._core.volumes.usage(one.name),
-                                            ref_count=len(self._users(one.name)))
+            try:
+                size = await self._core.volumes.usage(one.name)
+            except NotFound:                 # removed meanwhile
+                continue
+            row.usage_data = api.UsageData(size=size, ref_count=len(self._users(one.name)))
             made.append(row)
         return made

@@ -26,7 +26,8 @@ async def remove(call: Call) -> web.StreamResponse:
 
 
 async def prune(call: Call) -> web.StreamResponse:
-    return answer(await call.engine.volumes.prune(call.filters()))
+    # Before API 1.42 a prune took the named volumes too; old clients do not ask for it.
+    return answer(await call.engine.volumes.prune(call.filters(), everything=call.version < (1, 42)))
 
 
 ROUTES = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,3 +200,14 @@ def test_filters_choose_and_df_counts(helper: PrivateHelper) -> None:
     assert (row["Links"], row["Size"]) == ("1", "102.4kB")
     helper.docker("rm", "user")
     assert "labelled" in helper.docker("volume", "prune", "-af", "--filter", "label=team=a").stdout.decode()
+
+
+def test_a_prune_by_an_old_client_takes_named_volumes_too(helper: PrivateHelper, tmp_path: Path) -> None:
+    helper.docker("volume", "create", "named")
+    helper.docker("volume", "create", "-o", "type=none", "-o", f"device={tmp_path}", "-o", "o=bind", "elsewhere")
+    (tmp_path / "f").write_text("stays")
+    asked = ["curl", "-s", "--unix-socket", helper.socket, "-X", "POST"]
+    assert json.loads(subprocess.run([*asked, "http://x/v1.51/volumes/prune"], capture_output=True, check=True).stdout)["VolumesDeleted"] == []
+    report = json.loads(subprocess.run([*asked, "http://x/v1.40/volumes/prune"], capture_output=True, check=True).stdout)
+    assert {"named", "elsewhere"} <= set(report["VolumesDeleted"]) and report["SpaceReclaimed"] >= 0
+    assert (tmp_path / "f").read_text() == "stays"
