@@ -16,6 +16,7 @@ from backend.engine.userns import mappings
 from backend.errors import Conflict, InvalidArgument
 from backend.network.endpoints import ways_out
 from backend.network.records import Endpoint, EndpointWish, Network
+from backend.network.resolvconf import ResolverPlan
 from backend.spec import api
 
 PREDEFINED = ("host", "none")
@@ -70,16 +71,6 @@ def host_file(path: str) -> str:
         return ""
 
 
-def host_resolver() -> etcfiles.Resolver:
-    """The host's name servers: behind systemd-resolved's stub those that it forwards to."""
-    found = etcfiles.parse_resolver(host_file("/etc/resolv.conf"))
-    if found.servers == ("127.0.0.53",):
-        behind = etcfiles.parse_resolver(host_file("/run/systemd/resolve/resolv.conf"))
-        if behind.servers:
-            return behind
-    return found
-
-
 @contextmanager
 def namespace_of(pid: int) -> Iterator[int]:
     """A descriptor of the network namespace of a process."""
@@ -95,7 +86,6 @@ class Connector:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._resolver: tuple[int, etcfiles.Resolver] = (-1, etcfiles.Resolver())
 
     async def up(self, container: Container) -> Sandbox:
         """Everything that a start needs. On failure nothing is left."""
@@ -160,13 +150,15 @@ class Connector:
             await self._serve_names(container, sandbox.netns)
 
     async def _serve_names(self, container: Container, netns: int) -> None:
-        if self.has_names(container):
+        if self._resolver(container).serve:
             await self._core.networks.serve_names(
                 container.id, netns, servers=tuple(container.record.host_config.dns))
 
-    def has_names(self, container: Container) -> bool:
-        """It is on a network where containers find each other by name."""
-        return any(self._core.networks.get(one.network_id).has_names for one in container.status.endpoints)
+    def _resolver(self, container: Container) -> ResolverPlan:
+        """What its resolv.conf says, and whether our name server must answer it."""
+        host = container.record.host_config
+        return self._core.networks.resolver_plan(container.id, servers=tuple(host.dns), search=tuple(host.dns_search),
+                                                 options=tuple(host.dns_options))
 
     async def down(self, container: Container) -> None:
         """Free ports, addresses and names of a container that has ended."""
@@ -225,19 +217,7 @@ class Connector:
         if on_host and not (host.dns or host.dns_search or host.dns_options):
             write(places.resolv_conf, host_file("/etc/resolv.conf"))
         else:
-            write(places.resolv_conf, etcfiles.resolv_conf(
-                self._host_resolver(), dns=host.dns, search=host.dns_search, options=host.dns_options,
-                names=self.has_names(container)))
-
-    def _host_resolver(self) -> etcfiles.Resolver:
-        """The host's resolver, read again when its file has changed."""
-        try:
-            changed = os.stat("/etc/resolv.conf").st_mtime_ns
-        except FileNotFoundError:
-            changed = 0
-        if self._resolver[0] != changed:
-            self._resolver = (changed, host_resolver())
-        return self._resolver[1]
+            write(places.resolv_conf, self._resolver(container).text)
 
     def _gateway(self) -> str:
         """What `host-gateway` means: the default bridge's address."""

@@ -44,6 +44,7 @@ class HostResolver:
         self._path = path
         self._stamp: tuple[int, int] | None = None
         self._known = ResolvConf()
+        self._behind: HostResolver | None = None
 
     def current(self) -> ResolvConf:
         """What it says now; empty where there is none."""
@@ -62,7 +63,8 @@ class HostResolver:
         """The same, with the real servers where only systemd-resolved's stub is named."""
         own = self.current()
         if own.servers and all(server == "127.0.0.53" for server in own.servers):
-            return HostResolver(_SYSTEMD).current() if os.path.exists(_SYSTEMD) else own
+            self._behind = self._behind or HostResolver(_SYSTEMD)
+            return self._behind.current() if os.path.exists(_SYSTEMD) else own
         return own
 
 

@@ -78,6 +78,8 @@ def plan(host: ResolvConf, *, embedded: bool, isolated: bool, servers: Sequence[
     reachable = tuple(servers) or tuple(server for server in host.servers if not (isolated and is_loopback(server)))
     if not embedded and (reachable or not isolated):
         return ResolverPlan(ResolvConf(reachable, wanted_search, wanted_options).text(), serve=False)
+    if not options:      # the host's ndots are for the host's search domains
+        wanted_options = tuple(option for option in wanted_options if not option.startswith("ndots:"))
     if not any(option.startswith("ndots:") for option in wanted_options):
         wanted_options += ("ndots:0",)     # a bare name is asked for as it is: that is what names here look like
     return ResolverPlan(ResolvConf((EMBEDDED,), wanted_search, wanted_options).text(), serve=True)

@@ -86,6 +86,18 @@ def test_a_port_of_a_network_without_ipv4_answers(docker: Any) -> None:
         assert page.read() == b"page\n"
 
 
+def test_names_are_looked_up_as_the_user_said(docker: Any) -> None:
+    docker("network", "create", "named")
+    wishes = ("--dns", "192.0.2.53", "--dns-search", "corp.example", "--dns-option", "timeout:1")
+    assert docker("run", "--rm", *wishes, "busybox", "cat", "/etc/resolv.conf").splitlines() == ["nameserver 192.0.2.53", "search corp.example", "options timeout:1"]
+    assert docker("run", "--rm", "--network", "named", *wishes, "busybox", "cat", "/etc/resolv.conf").splitlines() == [
+        "nameserver 127.0.0.11", "search corp.example", "options timeout:1 ndots:0"]
+    added = docker("run", "--rm", "--add-host", "here:host-gateway", "--add-host", "there=192.0.2.1", "busybox", "cat", "/etc/hosts")
+    gateway = docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge")
+    assert f"{gateway}\there" in added and "192.0.2.1\tthere" in added
+    assert "Name:\thost.docker.internal" in docker("run", "--rm", "--network", "named", "busybox", "nslookup", "host.docker.internal")
+
+
 def test_a_configuration_serves_as_a_pattern(docker: Any, helper: PrivateHelper) -> None:
     docker("network", "create", "--config-only", "--subnet", "10.220.4.0/24", "pattern")
     docker("network", "create", "--config-from", "pattern", "made")

@@ -214,12 +214,6 @@ def test_a_link_tells_name_address_ports_and_environment() -> None:
     assert not any("PATH" in one for one in told)
 
 
-def test_the_resolver_of_a_container_never_points_at_the_hosts_loopback() -> None:
-    host = etcfiles.parse_resolver("nameserver 127.0.0.1\nnameserver 10.0.0.1 # x\nsearch a b\noptions ndots:3 edns0\n")
-    assert etcfiles.resolv_conf(host, dns=(), search=(), options=(), names=False) == "nameserver 10.0.0.1\nsearch a b\noptions edns0\n"
-    assert etcfiles.resolv_conf(host, dns=(), search=["."], options=(), names=True) == "nameserver 127.0.0.11\noptions edns0 ndots:0\n"
-
-
 def test_added_hosts_come_in_both_spellings() -> None:
     assert etcfiles.extra_hosts(["a:1.2.3.4", "b=::1", "gw:host-gateway"], "10.0.0.1") == [("1.2.3.4", "a"), ("::1", "b"), ("10.0.0.1", "gw")]
     with pytest.raises(InvalidArgument):

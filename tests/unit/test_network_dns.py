@@ -116,6 +116,8 @@ def test_resolv_conf_is_read_and_planned() -> None:
     plain = resolvconf.plan(host, embedded=False, isolated=True)
     assert plain.text == "nameserver 192.0.2.1\nsearch a b\noptions ndots:2\n" and not plain.serve
     assert resolvconf.plan(host, embedded=False, isolated=False).text.startswith("nameserver 127.0.0.53\n")
+    assert resolvconf.plan(host, embedded=True, isolated=True, search=["."]).text == "nameserver 127.0.0.11\noptions ndots:0\n", "the host's ndots are its own"
+    assert resolvconf.plan(host, embedded=True, isolated=True, options=("ndots:5",)).text == "nameserver 127.0.0.11\nsearch a b\noptions ndots:5\n"
     named = resolvconf.plan(ResolvConf(("192.0.2.1",)), embedded=True, isolated=True, search=(".",))
     assert named.text == "nameserver 127.0.0.11\noptions ndots:0\n" and named.serve
     only_local = resolvconf.plan(ResolvConf(("127.0.0.1",)), embedded=False, isolated=True)
