@@ -114,9 +114,9 @@ class Mirror(QObject):
                 self._take(event)
                 event = await anext(events, None)
         finally:
-            if not first.done():
-                first.cancel()
-                await asyncio.gather(first, return_exceptions=True)
+            # Cancelled, or failed just as the lists did: in both cases there is nothing more to tell of it.
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
         return attempt
 
     def _set_state(self, state: State) -> None:

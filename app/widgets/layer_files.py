@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QBrush, QColor
-from PySide6.QtWidgets import QTreeWidget, QTreeWidgetItem
+from PySide6.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from app import theme
 from app.bridge import Bridge
@@ -31,8 +31,10 @@ class LayerTree(QTreeWidget):
         self._shown = 0
         self.setHeaderLabels(["File", "Change", "Size"])
         self.setAccessibleName("Files of the layer")
-        self.setColumnWidth(0, 300)
+        self.header().setStretchLastSection(False)
+        self.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.setColumnWidth(1, 90)
+        self.setColumnWidth(2, 76)
         self.setUniformRowHeights(True)
         self.itemExpanded.connect(self._open)
         theme.state().changed.connect(self._tint_all)

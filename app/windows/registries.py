@@ -100,6 +100,7 @@ class RegistriesPage(Page):
         self.cards.setContentsMargins(0, 4, 0, 4)
         self.area = QScrollArea()
         self.area.setWidgetResizable(True)
+        self.area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.area.setWidget(inner)
         self.empty = Empty("registries", "Not signed in anywhere", "Public images need no sign-in. For private ones, "
                            "sign in to their registry here or with docker login; pulls and Compose use it.",
@@ -146,7 +147,9 @@ class RegistriesPage(Page):
         words = QVBoxLayout()
         words.setSpacing(2)
         words.addWidget(label(one.registry, "heading", select=True))
-        words.addWidget(label(f"{one.user or 'by a token'}  ·  {one.kept}", "muted"))
+        kept = label(f"{one.user or 'by a token'}  ·  {one.kept}", "muted", wrap=True)
+        kept.setMinimumWidth(120)
+        words.addWidget(kept)
         state = label("asking the registry…", "muted", wrap=True)
         words.addWidget(state)
         box = row(picture, 6, margins=(16, 12, 12, 12))

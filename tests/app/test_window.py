@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 
 import pytest
@@ -190,6 +191,21 @@ def test_a_small_window_keeps_names_and_actions_in_sight(context: Context, engin
             window.resize(1280, 560)
             await asyncio.sleep(0.02)
             assert not any(head.isSectionHidden(column) for column in range(head.count()))
+        await left(context, window)
+    run(story())
+
+
+def test_a_lost_helper_is_told_once_and_not_as_a_fault_of_the_window(context: Context, engine: FakeEngine, run: Run) -> None:
+    async def story() -> None:
+        context.bridge.catch_strays(asyncio.get_running_loop())
+        told: list[str] = []
+        context.bridge.problem.connect(lambda problem: told.append(problem.what))
+        window = await opened(context)
+        engine.go_away()
+        await until(lambda: engine.asked["events"] >= 4)
+        gc.collect()
+        await asyncio.sleep(0.05)
+        assert told == [] and window.connection.isVisible() and not window.mishap.isVisible()
         await left(context, window)
     run(story())
 
