@@ -131,8 +131,10 @@ async def stream(call: Call, content_type: str, pieces: AsyncIterator[bytes]) ->
     return out
 
 
-async def progress_stream(call: Call, work: Callable[[Callable[[Any], None]], Awaitable[Any]]) -> web.StreamResponse:
-    """JSON lines that *work* tells. A failure before the first line is an ordinary error, later one of the lines."""
+async def progress_stream(call: Call, work: Callable[[Callable[[Any], None]], Awaitable[Any]], *,
+                          always: bool = False) -> web.StreamResponse:
+    """JSON lines that *work* tells. A failure before the first line is an ordinary error, later (and *always*, where
+    clients look for it there) one of the lines."""
     lines: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     def tell(line: Any) -> None:
@@ -154,10 +156,11 @@ async def progress_stream(call: Call, work: Callable[[Callable[[Any], None]], Aw
                 break
         await task
     except Exception as error:
+        if isinstance(error, ConnectionError) or (out is None and not always):
+            raise
         if out is None:
-            raise
-        if isinstance(error, ConnectionError):
-            raise
+            out = web.StreamResponse(headers={"Content-Type": "application/json"})
+            await out.prepare(call.http)
         if not isinstance(error, EngineError):
             log.exception("%s %s failed", call.http.method, call.http.path)
         fault = "the engine met a fault of its own; its log says more"

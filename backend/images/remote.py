@@ -92,7 +92,7 @@ def _names(data: bytes, host: str) -> list[str]:
         found = None
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise ServerError(f"the registry {host} answered with something else than a list of repositories")
-    return found
+    return sorted(found)
 
 
 def first_that_answers(

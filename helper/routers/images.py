@@ -103,7 +103,7 @@ async def load(call: Call) -> web.StreamResponse:
     async def work(tell: Any) -> None:
         await call.engine.images.load(call.upload(), progress=tell, quiet=quiet, platform=platform)
 
-    return await progress_stream(call, work)
+    return await progress_stream(call, work, always=True)  # as dockerd: clients read its errors in the stream
 
 
 async def save(call: Call) -> web.StreamResponse:
