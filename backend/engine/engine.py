@@ -33,7 +33,7 @@ from backend.engine.trust import Trust
 from backend.engine.userns import IdRanges, pool
 from backend.engine.volumefiles import VolumeFiles
 from backend.engine.volumes import Volumes
-from backend.errors import Conflict
+from backend.errors import Conflict, Unavailable
 from backend.network.manager import NetworkManager
 from backend.plugins import Plugins
 from backend.runtime import syscalls as sc
@@ -42,6 +42,8 @@ from backend.volumes.local import VolumeStore
 from backend.volumes.remote import RemoteVolumes
 
 T = TypeVar("T")
+_CONNECTS = 4
+_CONNECTS = 4              # keepers that may be lost while the engine opens
 _POOL = 4                  # network namespaces made ahead
 _PAUSE = 0.03              # seconds after a take, so that the start that took does not wait behind the refill
 _AFTERMATH = 10.0                  # seconds for what follows from the containers' ends
@@ -143,7 +145,7 @@ class Engine:
         for line in loaded.damaged:
             log.error("%s", line)
         exits, losses = _Exits(), _Losses()
-        connection = await Keeper.connect(keeper, on_exit=exits.take, on_lost=losses.take)
+        connection = await _connect(settings.exec_root, keeper, exits, losses)
         namespaces = Namespaces(connection)
         plugins = Plugins(settings.plugin_dirs)
         manager = NetworkManager(instance=settings.instance, state_dir=paths.data_root, pools=settings.address_pools,
@@ -162,13 +164,15 @@ class Engine:
             ids=IdRanges(*pool(settings.subid_user, host_file("/etc/subuid"), host_file("/etc/subgid"))))
         connector = Connector(core)
         life = Life(core, Launcher(core, connector), connector)
-        losses.deliver(Keeping(core, life).lost)
+        keeping = Keeping(core, life)
+        losses.deliver(keeping.lost)
         if connection.outdated:
             log.error("the keeper runs older code than this helper: %s", connection.outdated)
         identity = loaded.meta.get("id", b"").decode() or new_id()[:32]
         made = cls(core, life, connector, namespaces, identity)
         await made._settle(loaded.meta, identity, {one.id for one in loaded.networks})
         await restore(core, life, made.containers, loaded.containers)
+        await keeping.settle()
         exits.deliver(life.exited)
         core.spawn(made._end_those_of_lost_images(), "end containers whose image was lost")
         return made
@@ -242,6 +246,20 @@ class Engine:
         await self.close()
 
 
+async def _connect(exec_root: str, sock: socket.socket, exits: _Exits, losses: _Losses) -> Keeper:
+    """Speak with the keeper. One that is lost in this moment is replaced by the next."""
+    for attempt in range(_CONNECTS):
+        try:
+            return await Keeper.connect(sock, on_exit=exits.take, on_lost=losses.take)
+        except KeeperError as error:
+            if error.reason != "lost" or attempt == _CONNECTS - 1:
+                raise Unavailable(f"the keeper cannot be spoken with: {error.message}") from error
+        log.warning("the keeper was lost before it could be spoken with")
+        losses.forget()
+        sock = await asyncio.to_thread(Keeper.find_or_start, exec_root)
+    raise AssertionError("unreachable")
+
+
 class _Exits:
     """Holds ends back until the containers are there that they are about."""
 
@@ -276,6 +294,10 @@ class _Losses:
         self._lost = True
         if self._call is not None:
             self._call()
+
+    def forget(self) -> None:
+        """That one is of no account any more."""
+        self._lost = False
 
     def deliver(self, call: Callable[[], None]) -> None:
         """Have *call* hear it from now on."""

@@ -22,6 +22,8 @@ class Keeping:
         self._core = core
         self._life = life
         self._replacing: asyncio.Task[None] | None = None
+        self._settled = False          # the engine knows its containers
+        self._replaced_early = False   # a keeper was lost before that
 
     def lost(self) -> None:
         """The keeper has gone without having been asked to."""
@@ -41,9 +43,18 @@ class Keeping:
                 log.critical("no new keeper could be had, the next try is in %.1f s: %s", delay, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LONGEST_DELAY)
-        self.take_in(known)
+        if self._settled:
+            self.take_in(known)
+        else:                          # a container that is not restored yet would be taken for an orphan
+            self._replaced_early = True
         core.keeper.resume()
         log.warning("a new keeper (process %d) has taken %d containers over", core.keeper.pid, len(known))
+
+    async def settle(self) -> None:
+        """All containers are restored: from now on what the keeper knows besides is nobody's."""
+        self._settled = True
+        if self._replaced_early:
+            self.take_in(await self._core.keeper.list())
 
     def take_in(self, known: Sequence[KeeperContainer]) -> None:
         """Brings the engine's picture to what the keeper found."""

@@ -38,6 +38,7 @@ class OneImage:
     def __init__(self, root: str) -> None:
         self._root = root
         self.on_event = None
+        self.early = None
         self.held: set[str] = set()
         config = ImageConfig(architecture="amd64")
         config.config.cmd = ["sh"]

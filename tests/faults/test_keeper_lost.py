@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
+from backend.engine import engine as engine_module
+from backend.engine.core import Core
 from backend.engine.engine import Engine
+from backend.engine.restore import restore
 from backend.engine.streams import AttachWish
+from backend.runtime.client import Keeper
 from backend.spec import api
 from tests.engine.support_engine import Place, create, exec_in, log_of, read_all, run, until
 
@@ -143,3 +151,46 @@ async def test_a_terminal_session_and_a_followed_log_go_on(place: Place) -> None
     assert place.leftovers() == []
 
 
+async def test_a_keeper_that_is_lost_while_the_engine_opens_costs_no_container(place: Place) -> None:
+    """What the engine has not restored yet is not taken for somebody's leftover."""
+    async with place.engine(stop=False) as engine:
+        for name in ("one", "two", "three"):
+            await create(engine, "sleep", "1000", name=name)
+            await engine.containers.start(name)
+        pids = [(await engine.containers.inspect(name)).state.pid for name in ("one", "two", "three")]
+
+    async def late(core: Core, *rest: Any) -> None:
+        os.kill(core.keeper.pid, signal.SIGKILL)
+        await until(lambda: not core.keeper._up.is_set(), "the loss is noticed")
+        await until(core.keeper._up.is_set, "a new keeper is up before anything is restored")
+        await asyncio.sleep(0.3)
+        await restore(core, *rest)
+
+    with mock.patch.object(engine_module, "restore", late):
+        async with place.engine() as engine:
+            states = [(await engine.containers.inspect(name)).state for name in ("one", "two", "three")]
+            assert [(one.pid, one.running) for one in states] == [(pid, True) for pid in pids]
+            assert (await exec_in(engine, "two", "true"))[0] == 0
+    assert place.leftovers() == []
+
+
+async def test_an_engine_opens_although_its_keeper_is_lost_before_a_word(place: Place) -> None:
+    async with place.engine(stop=False) as engine:
+        await create(engine, "sleep", "1000", name="stays")
+        await engine.containers.start("stays")
+        pid = engine._core.keeper.pid
+    real = Keeper.find_or_start
+
+    def and_killed(exec_root: str) -> socket.socket:
+        made = real(exec_root)
+        with suppress(ProcessLookupError):          # the second time it is another
+            os.kill(pid, signal.SIGKILL)
+        return made
+
+    with mock.patch.object(Keeper, "find_or_start", and_killed):
+        stack = place.engine()
+        engine = await stack.__aenter__()
+    assert (await engine.containers.inspect("stays")).state.running
+    assert (await exec_in(engine, "stays", "true"))[0] == 0
+    await stack.__aexit__(None, None, None)
+    assert place.leftovers() == []
