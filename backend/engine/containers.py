@@ -126,6 +126,14 @@ class Containers:
             spec.build(spec.SpecInput(record=record, hostname="", cgroups_path="", machine=self._core.machine,
                                       kernel=self._core.kernel, seccomp_default=_NO_PROFILE))
 
+    def _mounted_image(self, name: str) -> str:
+        """The ID of an image that is to be mounted. Raises :class:`InvalidArgument`: clients read a "not found" of a
+        create as one of the container's own image."""
+        try:
+            return self._core.images.get(name).id
+        except NotFound as error:
+            raise InvalidArgument(f'invalid mount config for type "image": {error.message}: pull it first') from error
+
     async def _make(self, record: ContainerRecord) -> Container:
         core = self._core
         fresh: list[str] = []
@@ -139,6 +147,8 @@ class Containers:
                         fresh.append(volume.name)
                         core.events.publish("volume", "create", volume.name, {"driver": volume.driver})
                     one = msgspec.structs.replace(one, volume=volume.name, driver=volume.driver)
+                elif one.kind == "image":
+                    one = msgspec.structs.replace(one, image=self._mounted_image(one.source))
                 mounts.append(one)
             record.mounts = tuple(mounts)
             core.paths.make_container(record.id)

@@ -72,7 +72,7 @@ class Images:
 
     def _users(self, image: str) -> builtins.list[ImageUser]:
         return [ImageUser(one.id, one.status.active or one.status.state == "restarting") for one in self._core.table
-                if one.record.image == image]
+                if one.record.image == image or any(mount.image == image for mount in one.record.mounts)]
 
     # --- views ------------------------------------------------------------------------------------------------------
     def list(self, *, all: bool = False, filters: Filters | None = None, shared_size: bool = False,

@@ -89,8 +89,8 @@ def parse_mount(one: api.Mount) -> MountRecord:
     if target == "/":
         raise _bad(kind, "invalid specification: destination can't be '/'")
     makers: dict[str, Callable[[api.Mount, str], MountRecord]] = {
-        "bind": _bind, "volume": _volume, "tmpfs": _tmpfs}
-    if kind in ("image", "npipe", "cluster"):
+        "bind": _bind, "volume": _volume, "tmpfs": _tmpfs, "image": _image}
+    if kind in ("npipe", "cluster"):
         raise NotImplemented_(f"mounts of type {kind} are not supported yet")
     if kind not in makers:
         raise _bad(kind, "mount type unknown")
@@ -144,6 +144,17 @@ def _volume(one: api.Mount, target: str) -> MountRecord:
 def _is_inside(path: str) -> bool:
     """A relative path that never goes above where it begins."""
     return not path.startswith("/") and "\0" not in path and posixpath.normpath(path).split("/")[0] != ".."
+
+
+def _image(one: api.Mount, target: str) -> MountRecord:
+    if not one.source:
+        raise _bad("image", "field Source must not be empty")
+    if one.bind_options is not None or one.volume_options is not None or one.tmpfs_options is not None:
+        raise _bad("image", "only ImageOptions may be given")
+    options = one.image_options or api.ImageOptions()
+    if options.subpath and not _is_inside(options.subpath):
+        raise _bad("image", "subpath must be a relative path within the volume")
+    return MountRecord(kind="image", target=target, source=one.source, read_only=True, subpath=options.subpath)
 
 
 def _tmpfs(one: api.Mount, target: str) -> MountRecord:
@@ -221,6 +232,8 @@ def points(mounts: Sequence[MountRecord], volume_path: Mapping[str, str]) -> lis
         elif one.kind == "bind":
             made.append(api.MountPoint(type="bind", source=one.source, destination=one.target, mode=one.mode,
                                        rw=not one.read_only, propagation=one.propagation))
+        elif one.kind == "image":
+            made.append(api.MountPoint(type="image", name=one.source, destination=one.target, rw=False))
         elif not one.anonymous:
             made.append(api.MountPoint(type="tmpfs", destination=one.target, rw=not one.read_only))
     return made

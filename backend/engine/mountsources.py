@@ -14,6 +14,7 @@ import msgspec
 from backend.engine import volumedrivers
 from backend.engine.core import Core
 from backend.engine.record import MountRecord
+from backend.engine.rootview import root_of
 from backend.errors import InvalidArgument, ServerError
 from backend.runtime import syscalls as sc
 
@@ -26,7 +27,9 @@ async def sources(core: Core, mounts: Sequence[MountRecord], holder: str,
     when the container's own mounts must be made."""
     made = []
     for one in await volumedrivers.mount(core, mounts, holder):
-        if one.kind == "volume" and one.subpath:
+        if one.kind == "image":
+            made.append(msgspec.structs.replace(one, source=await _image(core, one, holder, stack)))
+        elif one.kind == "volume" and one.subpath:
             made.append(msgspec.structs.replace(one, source=_part(core, one.source, one.subpath, stack)))
         else:
             if one.kind == "bind":
@@ -49,6 +52,20 @@ def check_bind(one: MountRecord, *, make: bool) -> None:
                               f"mkdir {error.filename}: {(error.strerror or '').lower()}") from error
 
 
+# --- images -----------------------------------------------------------------------------------------------------------
+async def _image(core: Core, one: MountRecord, holder: str, stack: AsyncExitStack) -> str:
+    """A path at which the files of an image (or *subpath* of them) are."""
+    await core.trust.check(one.image, one.source)
+    lower = await core.images.lowers(one.image, volumedrivers.image_holder(holder, one))
+    with root_of(lower) as root:
+        place = _place(core, directory=True, stack=stack)
+        if len(lower) == 1:
+            _mount(root, place)
+        else:
+            _attach(root, place)
+    return _part(core, place, one.subpath, stack) if one.subpath else place
+
+
 # --- parts of volumes -----------------------------------------------------------------------------------------------
 def _part(core: Core, data: str, subpath: str, stack: AsyncExitStack) -> str:
     """A path at which only *subpath* of a volume is. It is a mount of what was found there by descriptor: a container
@@ -62,28 +79,38 @@ def _part(core: Core, data: str, subpath: str, stack: AsyncExitStack) -> str:
     finally:
         os.close(directory)
     try:
-        place = f"{core.paths.parts}/{secrets.token_hex(8)}"
-        if stat.S_ISDIR(os.fstat(found).st_mode):
-            os.mkdir(place, 0o700)
-        else:
-            os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        stack.callback(drop_part, place)
+        place = _place(core, directory=stat.S_ISDIR(os.fstat(found).st_mode), stack=stack)
         _mount(found, place)
     finally:
         os.close(found)
     return place
 
 
+def _place(core: Core, *, directory: bool, stack: AsyncExitStack) -> str:
+    """Something to mount on, which goes with *stack*."""
+    place = f"{core.paths.parts}/{secrets.token_hex(8)}"
+    if directory:
+        os.mkdir(place, 0o700)
+    else:
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    stack.callback(drop_part, place)
+    return place
+
+
 def _mount(found: int, place: str) -> None:
     tree = sc.open_tree(found, "", sc.OPEN_TREE_CLONE | sc.AT_EMPTY_PATH | sc.AT_RECURSIVE)
     try:
-        point = os.open(place, os.O_PATH | os.O_CLOEXEC)
-        try:
-            sc.move_mount(tree, point)
-        finally:
-            os.close(point)
+        _attach(tree, place)
     finally:
         os.close(tree)
+
+
+def _attach(tree: int, place: str) -> None:
+    point = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    try:
+        sc.move_mount(tree, point)
+    finally:
+        os.close(point)
 
 
 def drop_part(place: str) -> None:

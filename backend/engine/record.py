@@ -29,7 +29,8 @@ class MountRecord(Struct, kw_only=True, frozen=True):
     anonymous: bool = False
     copy: bool = True                   # an empty volume takes over what the image has at its target
     create_source: bool = False         # a missing source of a bind is made (the -v form)
-    subpath: str = ""                   # of a volume: only this part of it is mounted
+    subpath: str = ""                   # of a volume or image: only this part of it is mounted
+    image: str = ""                     # ID of the image, for kind "image"; `source` is its name as asked for
 
 
 class IdRange(Struct, kw_only=True, frozen=True):

@@ -85,6 +85,8 @@ async def _adopt_running(core: Core, life: Life, container: Container, seen: Kee
     for one in container.record.mounts:
         if one.kind == "volume" and volumedrivers.is_local(core, one.volume):
             await core.volumes.acquire(one.volume, container.id)
+        elif one.kind == "image":
+            await core.images.lowers(one.image, volumedrivers.image_holder(container.id, one))
     await life.connector.restore(container)
     life.keep(container)
     life.meter.began(container)

@@ -100,11 +100,19 @@ async def mount(core: Core, mounts: Sequence[MountRecord], holder: str) -> tuple
 
 
 async def unmount(core: Core, mounts: Sequence[MountRecord], holder: str) -> None:
-    """*holder* needs the volumes among *mounts* no more."""
+    """*holder* needs the volumes and images among *mounts* no more."""
     core.volumes.release(holder)
+    for one in mounts:
+        if one.kind == "image":
+            core.images.release(image_holder(holder, one))
     names = {one.volume for one in mounts if one.kind == "volume" and core.plugged.knows(one.volume)}
     if names:
         await asyncio.gather(*(core.plugged.unmount(name, holder) for name in sorted(names)))
+
+
+def image_holder(holder: str, one: MountRecord) -> str:
+    """The name under which *holder* has the layers of an image that it mounts."""
+    return f"{holder}:{one.target}"
 
 
 def paths(core: Core) -> dict[str, str]:

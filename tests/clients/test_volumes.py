@@ -211,3 +211,29 @@ def test_a_prune_by_an_old_client_takes_named_volumes_too(helper: PrivateHelper,
     report = json.loads(subprocess.run([*asked, "http://x/v1.40/volumes/prune"], capture_output=True, check=True).stdout)
     assert {"named", "elsewhere"} <= set(report["VolumesDeleted"]) and report["SpaceReclaimed"] >= 0
     assert (tmp_path / "f").read_text() == "stays"
+
+
+def test_an_image_is_mounted_read_only_and_stays_while_it_is(helper: PrivateHelper) -> None:
+    helper.docker("run", "--name", "layer", "bb:1", "sh", "-c", "mkdir -p /models/a; echo m > /models/a/f; rm /etc/group")
+    identity = helper.docker("commit", "layer", "layered:1").stdout.decode().strip()
+    mount = "type=image,src=layered:1,dst=/x"
+    assert run(helper, "--mount", mount, script="cat /x/models/a/f; ls /x/bin/busybox; ls /x/etc/group 2>&1 || true").splitlines()[:2] == [
+        "m", "/x/bin/busybox"]
+    assert run(helper, "--mount", f"{mount},image-subpath=models/a", script="ls /x") == "f\n"
+    assert run(helper, "--mount", "type=image,src=bb:1,dst=/x,image-subpath=etc", script="ls /x/passwd") == "/x/passwd\n"
+    assert "Read-only" in refused(helper, "run", "--rm", "--mount", mount, "bb:1", "sh", "-c", "echo x > /x/new")
+    helper.docker("run", "-d", "--name", "mounter", "--mount", mount, "bb:1", "sleep", "1000")
+    helper.docker("rm", "layer")
+    assert "is being used by running container" in refused(helper, "rmi", identity)
+    helper.leave()
+    helper.start()
+    assert helper.docker("exec", "mounter", "cat", "/x/models/a/f").stdout == b"m\n"
+    assert helper.docker("cp", "mounter:/x/models/a/f", "-").stdout[:1] == b"f"
+    seen = json.loads(helper.docker("inspect", "mounter").stdout)[0]["Mounts"]
+    assert [(one["Type"], one["Name"], one["Destination"], one["RW"]) for one in seen] == [("image", "layered:1", "/x", False)]
+    helper.docker("stop", "-t", "0", "mounter")
+    assert helper.docker("cp", "mounter:/x/models/a/f", "-").stdout[:1] == b"f"
+    helper.docker("rm", "-f", "mounter")
+    helper.docker("rmi", "layered:1")
+    assert "No such image" in refused(helper, "create", "--mount", "type=image,src=nowhere:1,dst=/x", "bb:1")
+    assert os.listdir(f"{helper.exec}/parts") == []
