@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from backend.engine import limits, links, spec
-from backend.engine.logchoice import check_log
+from backend.engine.logchoice import check_log, log_warnings
 from backend.engine.signals import signal_number
 from backend.errors import InvalidArgument, NotImplemented_
 from backend.network.ports import parse_wish
@@ -202,7 +202,7 @@ def _discard_block(host: api.HostConfig, facts: Facts) -> list[str]:
 
 def warnings(host: api.HostConfig, facts: Facts) -> list[str]:
     """What will be less than was asked for, although nothing is left out."""
-    made = []
+    made = log_warnings(host)
     if host.network_mode == "host" and host.port_bindings:
         made.append("Published ports are discarded when using host network mode")
     if facts.may_raise:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-import struct
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from urllib.parse import quote
 
-from backend.engine.clock import rfc3339_nano
 from backend.engine.container import Container
-from backend.logs import LogReader, Record
+from backend.engine.logchoice import log_details
+from backend.engine.logshape import LineShape
+from backend.engine.threads import to_the_end
+from backend.logs import LogReader, Run
 from backend.runtime.client import Keeper, KeeperError
 
-_HEAD = struct.Struct(">BxxxL")
-_BATCH = 64 << 10
+_BATCH = 256 << 10
+_FRESH = 64 << 10   # what is read in the loop's thread, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,11 @@ class Growth:
 
 
 class LogStream:
-    """A container's log as bytes ready for the client: Docker's frames, raw for a terminal."""
+    """A container's log as bytes ready for the client: Docker's frames, raw for a terminal.
+
+    It is read by the piece as the client takes it: nothing waits in memory for one that is slow. What is on the disk is
+    read in threads; what has just been written, and is still in the kernel's memory, is read at once.
+    """
 
     def __init__(self, container: Container, directory: str, wish: LogWish, growth: Growth) -> None:
         self.tty = container.record.config.tty
@@ -111,7 +117,8 @@ class LogStream:
         self._wish = wish
         self._growth = growth
         self._reader = LogReader(directory)
-        self._details = _details(container.record.config.labels, container) if wish.details else b""
+        self._shape = LineShape(raw=self.tty, stamps=wish.timestamps,
+                                details=log_details(container.record) if wish.details else b"")
         self._iterator = self._run()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -123,68 +130,91 @@ class LogStream:
 
     async def _run(self) -> AsyncIterator[bytes]:
         wish = self._wish
-        follow = wish.follow and self._alive()
-        grown = asyncio.Event()
-        if follow:
-            await self._growth.join(self._container.id, grown)
         try:
-            async for chunk in self._batches(self._reader.read(wish.tail, wish.since, wish.until, wish.stdout,
-                                                               wish.stderr, follow=follow)):
-                yield chunk
-            while follow:
-                alive = self._alive()
-                grown_before = grown.is_set()
-                grown.clear()
-                async for chunk in self._batches(self._reader.more() if alive else self._reader.finish()):
-                    yield chunk
-                if not alive:
-                    return
-                if not grown_before:
-                    await self._something(grown)
+            if not (wish.follow and self._alive()):
+                async for piece in self._pieces(self._read(follow=False)):
+                    yield piece
+                return
+            async with _Growing(self._growth, self._container) as growing:
+                async for piece in self._pieces(self._read(follow=True)):
+                    yield piece
+                async for piece in self._follow(growing):
+                    yield piece
         finally:
-            if follow:
-                await self._growth.leave(self._container.id, grown)
             self._reader.close()
+
+    def _read(self, *, follow: bool) -> Iterator[Run]:
+        wish = self._wish
+        return self._reader.read(wish.tail, wish.since, wish.until, wish.stdout, wish.stderr, follow=follow)
+
+    async def _follow(self, growing: _Growing) -> AsyncIterator[bytes]:
+        until = self._wish.until
+        over = False
+        while not over and not self._reader.past_until:
+            over = growing.over or not self._alive() or bool(until and time.time_ns() > until)
+            growing.event.clear()
+            runs = self._reader.finish() if over else self._reader.more()
+            fresh, more = self._piece(runs, _FRESH)
+            if fresh:
+                yield fresh
+            if more:
+                async for piece in self._pieces(runs):
+                    yield piece
+            if not over:
+                await growing.wait(until)
 
     def _alive(self) -> bool:
         return self._container.status.active or self._container.starting
 
-    async def _something(self, grown: asyncio.Event) -> None:
-        """Wait until the log has grown or the container has ended."""
-        waits = [asyncio.ensure_future(grown.wait()), asyncio.ensure_future(self._container.ended.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in waits:
-                one.cancel()
+    async def _pieces(self, runs: Iterator[Run]) -> AsyncIterator[bytes]:
+        """Lines put together to pieces worth sending, in threads."""
+        more = True
+        while more:
+            piece, more = await to_the_end(self._piece, runs, _BATCH)
+            if piece:
+                yield piece
 
-    async def _batches(self, records: Iterator[Record]) -> AsyncIterator[bytes]:
-        """Lines put together to pieces worth sending; the loop breathes between them."""
+    def _piece(self, runs: Iterator[Run], limit: int) -> tuple[bytes, bool]:
+        """(at least *limit* bytes, True), or what is left of *runs* and False."""
         parts: list[bytes] = []
         size = 0
-        for record in records:
-            line = self._line(record)
-            parts.append(line if self.tty else _HEAD.pack(record.stream, len(line)) + line)
-            size += len(line)
-            if size >= _BATCH:
-                yield b"".join(parts)
-                parts, size = [], 0
-                await asyncio.sleep(0)
-        if parts:
-            yield b"".join(parts)
-
-    def _line(self, record: Record) -> bytes:
-        if not (self._wish.timestamps or self._details):
-            return record.data
-        stamp = rfc3339_nano(record.time_ns).encode() + b" " if self._wish.timestamps else b""
-        return stamp + self._details + record.data
+        for run in runs:
+            parts += self._shape.parts(run)
+            size += sum(map(len, run.lines))
+            if size >= limit:
+                return b"".join(parts), True
+        return b"".join(parts), False
 
 
-def _details(labels: Mapping[str, str], container: Container) -> bytes:
-    """What `logs --details` puts before each line: the labels and variables that the log options name."""
-    options = container.record.host_config.log_config.config
-    names = [one for one in options.get("labels", "").split(",") if one]
-    found = {name: labels[name] for name in names if name in labels}
-    variables = dict(one.partition("=")[::2] for one in container.record.config.env)
-    found |= {name: variables[name] for name in options.get("env", "").split(",") if name in variables}
-    return (",".join(f"{quote(name)}={quote(value)}" for name, value in sorted(found.items())) + " ").encode()
+class _Growing:
+    """Tells one follower that the log has grown or the container has ended."""
+
+    def __init__(self, growth: Growth, container: Container) -> None:
+        self._growth = growth
+        self._container = container
+        self._ending: asyncio.Task[None] | None = None
+        self.event = asyncio.Event()
+        self.over = False
+
+    async def __aenter__(self) -> _Growing:
+        self._ending = asyncio.ensure_future(self._end())
+        await self._growth.join(self._container.id, self.event)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+        await self._growth.leave(self._container.id, self.event)
+
+    async def _end(self) -> None:
+        await self._container.ended.wait()
+        self.over = True
+        self.event.set()
+
+    async def wait(self, until: int) -> None:
+        """Until one of both, or the time *until* (ns; 0: for ever)."""
+        if not until:
+            await self.event.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.event.wait(), max((until - time.time_ns()) / 1e9, 0))

@@ -217,10 +217,11 @@ class Containers:
         self._loop.watch(child.pidfd, IN, lambda _: self._exited(process))
         return process
 
-    def _make_streams(self, container: Container, process: Process, outputs: dict[int, int], stdin: int) -> None:
+    def _make_streams(self, container: Container, process: Process, outputs: dict[int, int], stdin: int, *,
+                      resumes: bool = False) -> None:  # fmt: skip
         log = None
         try:
-            log = self._log_of(container, process)
+            log = self._log_of(container, process, resumes)
         except OSError as error:
             if process.status in ("running", "stopped"):  # taken over: no reason to end it
                 sys.excepthook(type(error), error, error.__traceback__)
@@ -240,11 +241,11 @@ class Containers:
                                   on_write=written, on_stdin_closed=stdin_closed)  # fmt: skip
 
     @staticmethod
-    def _log_of(container: Container, process: Process) -> LogWriter | None:
+    def _log_of(container: Container, process: Process, resumes: bool) -> LogWriter | None:
         if process.exec_id or container.log.driver == "none":
             return None
         target = container.log
-        return LogWriter(target.directory, target.driver, target.max_size, target.max_files)
+        return LogWriter(target.directory, target.driver, target.max_size, target.max_files, resumes=resumes)
 
     def _heard(self, process: Process) -> None:
         """A word from a child before its execve: ready, an error, or the end of file that execve makes."""
@@ -331,7 +332,7 @@ class Containers:
         outputs = {n: given.pop(str(n)) for n in (1, 2) if str(n) in given}
         stdin = outputs.get(1, -1) if process.stdio.tty else given.pop("stdin", -1)
         if process.streams is None and outputs:
-            self._make_streams(container, process, outputs, stdin)
+            self._make_streams(container, process, outputs, stdin, resumes=True)
         else:
             for fd in outputs.values():
                 os.close(fd)
@@ -375,7 +376,7 @@ class Containers:
             process = container.process
             self._all[process.id] = container
             if outputs:
-                self._make_streams(container, process, outputs, -1)
+                self._make_streams(container, process, outputs, -1, resumes=True)
                 if process.streams is not None:
                     process.streams.hold(True)
                 self._held_back.append(process)

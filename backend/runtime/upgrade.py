@@ -43,9 +43,10 @@ class Inherited:
 def build_id() -> str:
     """Changes whenever the keeper's code does."""
     here = os.path.dirname(os.path.abspath(__file__))
-    names = [f"{here}/{name}" for name in sorted(os.listdir(here)) if name.endswith(".py")]
+    folders = (here, f"{os.path.dirname(here)}/logs")
+    names = [f"{at}/{name}" for at in folders for name in sorted(os.listdir(at)) if name.endswith(".py")]
     total = zlib.crc32(sys.version.encode())
-    for name in (*names, f"{os.path.dirname(here)}/logs.py"):
+    for name in names:
         with open(name, "rb") as file:
             total = zlib.crc32(file.read(), total)
     return f"{total:08x}"

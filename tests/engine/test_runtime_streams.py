@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from backend.logs import LogReader
+from backend.logs import LogReader, records
 from backend.runtime.client import KeeperError, Stdio
 from tests.support.keeper import PLAIN, Lab, frames, read_all
 
@@ -30,7 +30,7 @@ async def lab() -> AsyncIterator[Lab]:
 
 
 def logged(lab: Lab, id: str, **how: object) -> list[bytes]:
-    return [r.data for r in LogReader(f"{lab.at}/{id}/log").read(**how)]    # type: ignore[arg-type]
+    return [r.data for r in records(LogReader(f"{lab.at}/{id}/log").read(**how))]    # type: ignore[arg-type]
 
 
 async def until(sock: socket.socket, what: bytes, limit: float = 20) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from backend.logs import LogReader
+from backend.logs import LogReader, records
 from backend.runtime.client import KeeperError, Stdio
 from backend.runtime.protocol import Op
 from tests.support.keeper import Lab, frames, read_all
@@ -68,7 +68,7 @@ async def test_everything_goes_on_while_the_keeper_becomes_another(lab: Lab) -> 
     assert frames(await read_all(watching))[1].splitlines(keepends=True) == lines
     end = await lab.exit(count)
     assert (end.code, end.known) == (3, True)
-    assert [r.data for r in LogReader(f"{lab.at}/{count}/log").read(None, 0, 0, True, True)] == lines
+    assert [r.data for r in records(LogReader(f"{lab.at}/{count}/log").read(None, 0, 0, True, True))] == lines
     terminal.close()
 
 

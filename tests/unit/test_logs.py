@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import random
+import struct
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from backend.logs import JSON_NAME, MAX_LINE, LogReader, LogWriter, Record
+from backend.logs import MAX_LINE, LogReader, LogWriter, Record, records
+from backend.logs.jsonfile import JSON_NAME
 
 DRIVERS = ["slipway", "json-file"]
 
@@ -22,7 +26,7 @@ def write(path: Path, chunks: list[tuple[int, bytes]], driver: str = "slipway", 
 
 
 def lines(path: Path, **how: object) -> list[bytes]:
-    return [r.data for r in LogReader(str(path)).read(**how)]    # type: ignore[arg-type]
+    return [r.data for r in records(LogReader(str(path)).read(**how))]    # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -30,8 +34,8 @@ def test_lines_are_put_together_from_chunks_of_each_stream(tmp_path: Path, drive
     write(tmp_path, [(1, b"a"), (2, b"err 1\nerr"), (1, b"b\nc\n"), (2, b" 2\n"), (1, b"last")], driver).close()
     assert lines(tmp_path, stderr=False) == [b"ab\n", b"c\n", b"last"]
     assert lines(tmp_path, stdout=False) == [b"err 1\n", b"err 2\n"]
-    first = next(iter(LogReader(str(tmp_path)).read(stderr=False)))
-    assert first == Record(1_000_000_000, 1, b"ab\n")
+    first = next(records(LogReader(str(tmp_path)).read(stderr=False)))
+    assert first == Record(3_000_000_000, 1, b"ab\n")     # the time of its end: times rise from line to line
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -54,8 +58,9 @@ def test_tail_is_the_end_of_everything(tmp_path: Path, driver: str, seed: int) -
         assert lines(tmp_path, tail=tail, stdout=False) == [x for x in of_both if x.startswith(b"2-")]
 
 
-def test_a_tail_of_a_long_log_reads_only_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, [(1, b"%07d" % n + b"y" * 60_000 + b"\n") for n in range(300)]).close()
+@pytest.fixture
+def bytes_read(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How much has been read from files so far."""
     total, real = 0, os.pread
 
     def counted(fd: int, size: int, offset: int) -> bytes:
@@ -65,8 +70,29 @@ def test_a_tail_of_a_long_log_reads_only_its_end(tmp_path: Path, monkeypatch: py
         return data
 
     monkeypatch.setattr(os, "pread", counted)
-    assert [x[:7] for x in lines(tmp_path, tail=3)] == [b"0000297", b"0000298", b"0000299"]
-    assert total < 12 << 20
+    return lambda: total
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(("how", "count"), [({"tail": 3}, 3), ({"since": 398_000_000_000}, 300),
+                                            ({"tail": 50, "since": 398_000_000_000}, 50), ({"tail": 500, "since": 398_000_000_000}, 300)])
+def test_the_end_of_a_long_log_costs_what_it_shows(tmp_path: Path, driver: str, how: dict[str, int], count: int, bytes_read: Callable[[], int]) -> None:
+    write(tmp_path, [(1, b"".join(b"%06d %s\n" % (n, b"y" * 500) for n in range(at, at + 100))) for at in range(0, 40_000, 100)], driver).close()
+    assert [int(x[:6]) for x in lines(tmp_path, **how)] == list(range(40_000 - count, 40_000))
+    assert bytes_read() < 4 << 20                       # of 20
+
+
+def test_the_end_of_a_line_without_end_costs_no_more(tmp_path: Path, bytes_read: Callable[[], int]) -> None:
+    write(tmp_path, [(1, b"q" * 60_000)] * 600).close()
+    assert sum(map(len, lines(tmp_path, tail=1))) <= MAX_LINE
+    assert bytes_read() < 16 << 20
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_reading_ends_at_until(tmp_path: Path, driver: str, bytes_read: Callable[[], int]) -> None:
+    write(tmp_path, [(1, b"%07d" % n + b"y" * 60_000 + b"\n") for n in range(300)], driver).close()
+    assert b"".join(lines(tmp_path, until=2_000_000_000)).count(b"\n") == 2
+    assert bytes_read() < 4 << 20
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -105,16 +131,16 @@ def test_rotation_keeps_so_many_files_and_the_newest_lines(tmp_path: Path) -> No
 def test_a_follower_gets_every_line_once_through_rotation(tmp_path: Path, driver: str) -> None:
     writer = write(tmp_path, [(1, b"0\n"), (1, b"1\nhal")], driver, size=600, files=20)
     reader = LogReader(str(tmp_path))
-    seen = [r.data for r in reader.read(follow=True)]
+    seen = [r.data for r in records(reader.read(follow=True))]
     assert seen == [b"0\n", b"1\n"]
     writer.write(1, b"f\n", 5)
     for n in range(2, 60):
         writer.write(1, b"%d\n" % n, n)
         if n % 3 == 0:
-            seen += [r.data for r in reader.more()]
+            seen += [r.data for r in records(reader.more())]
     writer.write(1, b"end", 99)
     writer.close()
-    seen += [r.data for r in reader.finish()]
+    seen += [r.data for r in records(reader.finish())]
     reader.close()
     assert seen == [b"0\n", b"1\n", b"half\n", *(b"%d\n" % n for n in range(2, 60)), b"end"]
 
@@ -124,7 +150,7 @@ def test_a_follower_can_begin_at_the_end(tmp_path: Path) -> None:
     reader = LogReader(str(tmp_path))
     assert list(reader.read(tail=0, follow=True)) == []
     writer.write(1, b"new\n", 7)
-    assert [r.data for r in reader.more()] == [b"new\n"]
+    assert [r.data for r in records(reader.more())] == [b"new\n"]
     writer.close()
 
 
@@ -132,7 +158,7 @@ def test_a_follower_may_come_before_the_first_line(tmp_path: Path) -> None:
     reader = LogReader(str(tmp_path))
     assert list(reader.read(follow=True)) == []
     writer = write(tmp_path, [(1, b"first\n")])
-    assert [r.data for r in reader.more()] == [b"first\n"]
+    assert [r.data for r in records(reader.more())] == [b"first\n"]
     writer.close()
 
 
@@ -174,9 +200,113 @@ def test_a_full_disk_is_counted_and_does_not_stop_the_container() -> None:
         assert writer.lost == 5
 
 
-def test_a_line_that_a_dead_writer_left_unfinished_goes_on_with_the_next(tmp_path: Path) -> None:
-    for part in (b"whole\nbegun ", b"and ended\nnext\n"):
-        writer = LogWriter(str(tmp_path), "slipway", 0, 1)
-        writer.write(1, part, 1)
-        writer.close()
-    assert [r.data for r in LogReader(str(tmp_path)).read(None, 0, 0, True, True)] == [b"whole\n", b"begun and ended\n", b"next\n"]
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("seed", range(3))
+def test_who_was_cut_off_goes_on_after_the_last_line_he_saw(tmp_path: Path, driver: str, seed: int) -> None:
+    chance = random.Random(seed)
+    writer = LogWriter(str(tmp_path), driver, 4000, 99)
+    for n in range(400):                                # faster than the clock ticks, and in pieces of lines
+        text = b"".join(b"%d.%d\n" % (n, i) for i in range(chance.randrange(4))) + b"~" * chance.randrange(3)
+        writer.write(chance.choice((1, 2)), text, 1_000_000_000 + n // 5)
+    writer.close()
+    everything = list(records(LogReader(str(tmp_path)).read()))
+    times = [r.time_ns for r in everything]
+    assert times[:-2] == sorted(set(times[:-2]))        # the last two may be unfinished, of either stream
+    for at in chance.sample(range(len(everything) - 3), 20):
+        again = list(records(LogReader(str(tmp_path)).read(since=everything[at].time_ns + 1)))
+        assert again == everything[at + 1 :]
+
+
+def test_a_follower_of_json_files_misses_nothing_through_many_rotations_at_once(tmp_path: Path) -> None:
+    writer = write(tmp_path, [(1, b"0\n")], "json-file", size=300, files=50)
+    reader = LogReader(str(tmp_path))
+    seen = [r.data for r in records(reader.read(follow=True))]
+    for n in range(1, 120):
+        writer.write(1, b"%d\n" % n, n)
+        if n in (1, 40, 41, 90):
+            seen += [r.data for r in records(reader.more())]
+    writer.close()
+    seen += [r.data for r in records(reader.finish())]
+    reader.close()
+    assert seen == [b"%d\n" % n for n in range(120)]
+
+
+def test_a_reader_of_json_files_lets_go_of_them(tmp_path: Path) -> None:
+    writer = write(tmp_path, [(1, b"%d\n" % n) for n in range(200)], "json-file", size=300, files=50)
+    before = len(os.listdir("/proc/self/fd"))
+    for tail in (None, 3):
+        reader = LogReader(str(tmp_path))
+        list(reader.read(tail, follow=True))
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        reader.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    writer.close()
+
+
+def test_a_line_that_two_writers_wrote_is_one_line(tmp_path: Path) -> None:
+    writer = write(tmp_path, [(1, b"first\nsec"), (2, b"x\n")])
+    again = LogWriter(str(tmp_path), "slipway", 0, 1, resumes=True)     # a new keeper
+    again.write(1, b"ond\n", 9_000_000_000)
+    again.write(2, b"y\n", 9_000_000_001)
+    assert lines(tmp_path, stderr=False) == [b"first\n", b"second\n"]
+    assert lines(tmp_path, tail=2) == [b"second\n", b"y\n"]
+    writer.close()
+    again.close()
+
+
+def test_the_unfinished_line_of_an_earlier_life_is_a_line_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, [(1, b"no newline")]).close()
+    write(tmp_path, [(1, b"next life\n")], start=5).close()
+    assert lines(tmp_path) == lines(tmp_path, tail=2) == [b"no newline", b"next life\n"]
+    assert lines(tmp_path, tail=1) == [b"next life\n"]
+
+
+def test_a_container_cannot_end_its_log_with_what_looks_like_a_record(tmp_path: Path) -> None:
+    fake = struct.pack("<IBBBxQ", 5, 1, 0, 0xA7, 7) + b"fake\n" + struct.pack("<I", 25)
+    write(tmp_path, [(1, b"one\n"), (1, b"x" * 100 + fake + b"y" * 100 + b"\n")]).close()
+    path = tmp_path / "chunks-00000001.log"
+    os.truncate(path, path.stat().st_size - 105)        # torn just behind it: the writer takes it for the last record
+    write(tmp_path, [(1, b"%d\n" % n) for n in range(100)]).close()
+    assert lines(tmp_path)[0] == b"one\n" and lines(tmp_path)[-20:] == [b"%d\n" % n for n in range(80, 100)]
+
+
+def test_a_torn_last_entry_of_a_json_file_is_cut_off_by_the_next_writer(tmp_path: Path) -> None:
+    write(tmp_path, [(1, b"one\n"), (1, b"torn\n")], "json-file").close()
+    path = tmp_path / JSON_NAME
+    os.truncate(path, path.stat().st_size - 9)
+    assert lines(tmp_path) == lines(tmp_path, tail=1) == [b"one\n"]
+    write(tmp_path, [(1, b"two\n")], "json-file").close()
+    assert lines(tmp_path) == [b"one\n", b"two\n"]
+    assert len([json.loads(x) for x in path.read_text().splitlines()]) == 2
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_line_of_64_mebibytes_costs_no_memory(tmp_path: Path, driver: str) -> None:
+    chunk = b"w" * 65_536
+    tracemalloc.start()
+    writer = LogWriter(str(tmp_path), driver, 0, 1)
+    for n in range(1024):
+        writer.write(1, chunk, n)
+    writer.write(1, b"\n", 2000)
+    writer.close()
+    size = sum(len(line) for run in LogReader(str(tmp_path)).read() for line in run.lines)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size == (64 << 20) + 1
+    assert peak < 12 << 20
+
+
+def test_a_full_disk_loses_lines_and_not_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = write(tmp_path, [(1, b"before\n")])
+    room, real = 30, os.writev
+
+    def full(fd: int, buffers: tuple[bytes, ...]) -> int:
+        whole = b"".join(buffers)
+        return real(fd, (whole[:room],)) if len(whole) > room else real(fd, buffers)
+
+    monkeypatch.setattr(os, "writev", full)
+    writer.write(1, b"lost " * 20 + b"\n", 2_000_000_000)
+    writer.write(1, b"kept\n", 3_000_000_000)
+    writer.close()
+    assert writer.lost == 101
+    assert lines(tmp_path) == lines(tmp_path, tail=5) == [b"before\n", b"kept\n"]
