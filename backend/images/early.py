@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.errors import EngineError, InvalidArgument, ServerError
 from backend.images import mounting, toc
-from backend.images.content import WrongDigest, replace_file
+from backend.images.content import WrongDigest
 from backend.images.naming import full_name, is_hex
 from backend.images.ondemand import OnDemand, supported
 from backend.images.registry import Registry
@@ -98,8 +98,23 @@ class _Arriving:
         return [one for one in self.layers if one.demand is not None]
 
 
+def is_worth_it(layer: Descriptor) -> bool:
+    """Whether *layer* can be read in parts and is large enough to."""
+    return toc.form_of(layer) is not None and layer.size >= _SMALL
+
+
+def _table(registry: Registry, layer: Descriptor) -> tuple[toc.Table, int]:
+    return toc.fetch(layer, lambda start, size: registry.piece(layer.digest, start, size))
+
+
 class _Look(Pull):
-    """The first steps of a pull: what the image is, without its layers."""
+    """The first steps of a pull: what the image is, without its layers. ``tables``: those of its layers, on their
+    way."""
+
+    def __init__(self, store: ImageStore, reference: Reference, platform: Platform | None, auth: RegistryAuth | None,
+                 progress: Progress) -> None:
+        super().__init__(store, reference, platform, auth, progress)
+        self.tables: dict[str, asyncio.Future[tuple[toc.Table, int]]] = {}
 
     async def look(self) -> tuple[Registry, Manifest, bytes, ImageConfig, str] | None:
         """None: it is here already. The registry is the caller's to close."""
@@ -109,12 +124,16 @@ class _Look(Pull):
                 registry.close()
                 return None
             manifest, last = await self._thread(self._choose, registry, fetched)
+            for layer in filter(is_worth_it, manifest.layers):
+                if layer.digest not in self.tables:
+                    self.tables[layer.digest] = self._loop.run_in_executor(None, _table, registry, layer)
             config = await self._thread(self._config, registry, manifest)
             details = decode_config(config)
             self._check(manifest, details)
             self._manifests = [last.digest, *(one for one in self._manifests if one != last.digest)]
             return registry, manifest, config, details, fetched.digest
         except BaseException:
+            await self.leave()
             registry.close()
             raise
 
@@ -127,9 +146,10 @@ class _Look(Pull):
         """The digests of the manifest and the indexes above it."""
         return self._manifests
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """End every request of ours."""
         self._stop.set()
+        await asyncio.gather(*self.tables.values(), return_exceptions=True)
 
 
 class _Rest(Pull):
@@ -181,7 +201,7 @@ class EarlyStarts:
                 one.task.cancel()
                 await asyncio.wait([one.task])
             if one.look is not None:
-                one.look.leave()
+                await one.look.leave()
             for layer in one.on_demand:
                 assert layer.demand is not None
                 await asyncio.to_thread(layer.demand.close)
@@ -234,7 +254,8 @@ class EarlyStarts:
                 return False
             registry, manifest, config, details, top = found
             identity = manifest.config.digest
-            if identity in self._all or not any(map(self._is_worth_it, manifest.layers)):
+            if identity in self._all or not any(map(is_worth_it, manifest.layers)):
+                await look.leave()
                 registry.close()
                 return False
             reference = parse(name).with_default_tag()
@@ -255,9 +276,6 @@ class EarlyStarts:
         progress(ProgressLine(status=f"Status: {reference.familiar} can be run; the rest of it arrives behind"))
         return True
 
-    def _is_worth_it(self, layer: Descriptor) -> bool:
-        return toc.form_of(layer) is not None and layer.size >= _SMALL
-
     async def _begin(self, one: _Arriving, manifest: Manifest, details: ImageConfig, progress: Progress) -> bool:
         """Makes the image ready to be run. False: none of its layers can be read in parts."""
         shutil.rmtree(one.folder, ignore_errors=True)
@@ -277,8 +295,8 @@ class EarlyStarts:
             await asyncio.gather(*tasks, return_exceptions=True)
         if not one.on_demand:
             return False
-        self._note(one)
-        await self._keeping.entrust(_name(one), _descriptors(one))
+        await asyncio.gather(asyncio.to_thread(self._note, one),
+                             self._keeping.entrust(_name(one), _descriptors(one)))
         for made in one.on_demand:
             self._serve(one, made)
             self._mount(made)
@@ -289,17 +307,15 @@ class EarlyStarts:
     async def _ready(self, one: _Arriving, made: _Layer, progress: Progress) -> None:
         """The layer on demand, or else whole."""
         assert one.look is not None and one.registry is not None
-        if not self._is_worth_it(made.layer) or not await self._watch(one, made):
+        if not is_worth_it(made.layer) or not await self._watch(one, made):
             await one.look.whole_layer(one.registry, made.layer, made.diff_id)
         progress(ProgressLine(status="Pull complete", id=made.layer.digest[7:19]))
 
     async def _watch(self, one: _Arriving, made: _Layer) -> bool:
         """The layer's sparse file and index, watched. False: its table cannot be used."""
-        registry = one.registry
-        assert registry is not None
+        assert one.look is not None
         try:
-            made.table, made.end = await asyncio.to_thread(
-                toc.fetch, made.layer, lambda start, size: registry.piece(made.layer.digest, start, size))
+            made.table, made.end = await one.look.tables[made.layer.digest]
             chunks = await asyncio.to_thread(_write_skeleton, made)
             await self._store.layers.index(f"{made.place}.data", f"{made.place}.index")
         except (BadTable, RuntimeError, ServerError) as error:      # some registries give no parts
@@ -400,7 +416,7 @@ class EarlyStarts:
             await asyncio.to_thread(layer.demand.close)
             mounting.unmount(layer.place)
         if one.look is not None:
-            one.look.leave()
+            await one.look.leave()
         if one.registry is not None:
             one.registry.close()
         self._store.blobs.throw_away(one.folder)
@@ -411,14 +427,17 @@ class EarlyStarts:
         """What a helper after us needs. No credentials: it goes on without, or when somebody pulls again."""
         for layer in one.on_demand:
             assert layer.table is not None
-            replace_file(f"{layer.place}.table", toc.encode(layer.table))
+            with open(f"{layer.place}.table", "wb") as file:     # not synced: it is of use only while the machine is up
+                file.write(toc.encode(layer.table))
         document = {
             "reference": one.reference.familiar, "top": one.top, "image": one.image.id,
             "platform": [one.platform.os, one.platform.architecture, one.platform.variant] if one.platform else None,
             "documents": [base64.b64encode(data).decode() for data in one.documents],
             "layers": [layer.row() for layer in one.layers],
             "on_demand": [number for number, layer in enumerate(one.layers) if layer.demand is not None]}
-        replace_file(f"{one.folder}/image.json", json.dumps(document).encode())
+        with open(f"{one.folder}/image.json.new", "w") as file_of_all:
+            json.dump(document, file_of_all)
+        os.rename(f"{one.folder}/image.json.new", f"{one.folder}/image.json")
 
     async def _resume(self, folder: str) -> None:
         with open(f"{folder}/image.json", "rb") as file:

@@ -281,7 +281,8 @@ def chosen(
         by_digest = [(tag, one) for one in store.records() if digest in one.digests]
         rows = [row for row in rows if row[0] == tag] or by_digest
     if not rows:
-        raise NotFound(f"An image does not exist locally with the tag: {target.familiar_name}")
+        missing = NotFound(f"An image does not exist locally with the tag: {target.familiar_name}")
+        raise store.unfinished(f"{target.repository}:{tag}" if tag else target.repository) or missing
     for which, record in rows:
         store.check_platform(store.get(record.id), f"{target.familiar_name}:{which}", platform)
     return sorted(rows, key=lambda row: row[0])

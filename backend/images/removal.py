@@ -26,8 +26,7 @@ class Removal:
     def remove(self, name: str, users: Callable[[str], Sequence[ImageUser]], *, force: bool) -> list[Removed]:
         """See :meth:`backend.images.store.ImageStore.remove`."""
         image = self._store.get(name)
-        record = self._references.get(image.id)
-        assert record is not None
+        record = self._store.record(image.id)
         using = list(users(image.id))
         by_id = not names_record(name, record)
         running = next((one for one in using if one.running), None)

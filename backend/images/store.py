@@ -178,8 +178,16 @@ class ImageStore:
         """What the store keeps of an image. Raises :class:`NotFound`."""
         record = self._references.get(image_id)
         if record is None:
-            raise NotFound(f"No such image: {image_id}")
+            raise self.unfinished(image_id) or NotFound(f"No such image: {image_id}")
         return record
+
+    def unfinished(self, name: str) -> NotFound | None:
+        """What is said to those who need the whole of an image that is on its way; None: it is not."""
+        image = self.early.get(name) if self.early is not None else None
+        if image is None:
+            return None
+        shown = next(iter((*image.references, *image.digests)))
+        return NotFound(f"{shown} has not arrived yet: it can be run, and nothing else, until it has")
 
     def _make_image(self, record: Record) -> Image:
         details = self._details.get(record.id)
@@ -473,8 +481,7 @@ class ImageStore:
         target = parse(f"{repository}:{tag}" if tag else repository).with_default_tag()
         if target.digest:
             raise InvalidArgument("refusing to create a tag with a digest reference")
-        record = self._references.get(image.id)
-        assert record is not None
+        record = self.record(image.id)
         full = full_name(target)
         tops = {**record.tops, full: record.tops.get(meant(name), record.manifests[0])}
         names = merge(record.names, [full])

@@ -20,7 +20,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, field
@@ -278,6 +278,18 @@ def _seconds(text: str) -> int:
         return 0
 
 
+def _gzip_prefix(data: bytes, size: int) -> bytes:
+    """The first *size* bytes of a gzip stream. Raises :class:`BadTable`."""
+    from isal import isal_zlib
+
+    errors: Any = (isal_zlib.error, EOFError)  # the module's own type is an object to type checkers
+    try:
+        found: bytes = isal_zlib.decompressobj(31).decompress(data, size)
+    except errors as error:
+        raise BadTable(f"a part of the layer cannot be unpacked: {error}") from None
+    return found
+
+
 def _zstd_prefix(data: bytes, size: int) -> bytes:
     """The first *size* bytes of zstd frames. Raises :class:`BadTable`."""
     import zstandard
@@ -295,10 +307,7 @@ def _zstd_prefix(data: bytes, size: int) -> bytes:
 def unpack(form: Form, packed: bytes, chunk: Chunk) -> bytes:
     """The bytes of *chunk* from its packed form, checked against its digest. Raises :class:`BadTable`."""
     wanted = chunk.inner + chunk.size
-    try:
-        data = zlib.decompressobj(31).decompress(packed, wanted) if form == "stargz" else _zstd_prefix(packed, wanted)
-    except zlib.error as error:
-        raise BadTable(f"a part of the layer cannot be unpacked: {error}") from None
+    data = _gzip_prefix(packed, wanted) if form == "stargz" else _zstd_prefix(packed, wanted)
     data = data[chunk.inner:wanted]
     if f"sha256:{hashlib.sha256(data).hexdigest()}" != chunk.digest:
         raise BadTable("a part of the layer is not what its table promises")

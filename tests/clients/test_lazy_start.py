@@ -270,3 +270,14 @@ def test_a_registry_that_gives_no_parts_gives_the_whole(world: World) -> None:
     world.door.no_parts = True
     assert "Downloaded newer image" in world.slipway("pull", "--lazy", world.image).stdout
     assert world.docker("run", "--rm", world.image, "/bin/busybox", "sha256sum", "/data/2").startswith(right(2))
+
+
+def test_an_image_on_its_way_can_be_looked_at_and_is_refused_by_what_needs_the_whole(world: World) -> None:
+    world.door.open.set()
+    world.slipway("pull", "--lazy", world.image)
+    world.door.open.clear()
+    assert world.image in world.docker("image", "inspect", "-f", "{{json .RepoTags}}", world.image)
+    assert not world.here()
+    for words in (("save", world.image), ("push", world.image), ("tag", world.image, "other:1"), ("rmi", world.image)):
+        done = world.helper.docker(*words, check=False)
+        assert done.returncode != 0 and b"has not arrived yet" in done.stderr + done.stdout, (words, done.stderr, done.stdout)
