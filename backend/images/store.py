@@ -199,8 +199,8 @@ class ImageStore:
         return Image(
             record.id,
             details,
-            tuple(parse(one).familiar for one in record.names),
-            tuple(parse(one).familiar for one in record.digests),
+            tuple(sorted(parse(one).familiar for one in record.names)),
+            tuple(sorted(parse(one).familiar for one in record.digests)),
             record.size,
             record.tagged,
             manifest,
