@@ -77,7 +77,7 @@ def read_sysctl(path: str) -> str:
 
 
 def device_name(index: int) -> str:
-    """What the device of a route is called; a route without one leads to a gateway."""
+    """The name of a device of the host's, as the kernel has it."""
     try:
         return socket.if_indextoname(index)
     except (OSError, OverflowError):
@@ -115,6 +115,7 @@ class Bridges:
         self._slow = Netlink()      # the deleter's own
         self.ahead = Netlink()      # for the thread that makes namespaces ahead
         self._index: dict[str, int] = {}
+        self._named: dict[int, str] = {}
         self._leaving: dict[str, Future[None]] = {}
 
     def close(self) -> None:
@@ -129,6 +130,12 @@ class Bridges:
     def routes(self) -> list[netlink.Route]:
         """What the host routes."""
         return self._netlink.routes()
+
+    def name_of(self, index: int) -> str:
+        """What the device of a route is called; a route without one leads to a gateway."""
+        if index not in self._named:
+            self._named = {number: name for name, number in self._index.items()}
+        return self._named.get(index) or device_name(index)
 
     def local(self) -> set[str]:
         """The host's own addresses."""
@@ -175,14 +182,13 @@ class Bridges:
         """Delete a bridge that is ours, with what is plugged into it. Its addresses go at once, so that the subnet can
         be used again; the device follows in the background (20 to 50 ms of the kernel's)."""
         self._index.pop(name, None)
-        links = self._netlink.links()
-        bridge = next((link for link in links if link.name == name and link.kind == "bridge"), None)
-        if bridge is None or bridge.alias != self._alias:
+        bridge = self._netlink.link(name)
+        if bridge is None or bridge.kind != "bridge" or bridge.alias != self._alias:
             return
         addresses = [text for text in self._netlink.addresses(bridge.index) if not text.startswith("fe80:")]
         if addresses:
             self._netlink.talk(*(netlink.delete_address(bridge.index, *_split(text)) for text in addresses))
-        ports = [link.index for link in links if link.master == bridge.index and link.kind == "veth"]
+        ports = [link.index for link in self._netlink.links(bridge.index) if link.kind == "veth"]
         work = self._deleter.submit(self._delete_now, [*ports, bridge.index])
         self._leaving[name] = work
         work.add_done_callback(lambda done: self._left(name, done))

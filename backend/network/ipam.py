@@ -56,20 +56,35 @@ def choose_subnet(pools: Sequence[AddressPool], taken: Sequence[Subnet], version
 
     It jumps over each obstacle instead of trying every piece: a pool may have millions of them.
     """
+    obstacles = _merged(taken, version)
     for pool in pools:
         base = ipaddress.ip_network(pool.base)
         if base.version != version or pool.size < base.prefixlen:
             continue
         step = 1 << (base.max_prefixlen - pool.size)
-        start, end = int(base.network_address), int(base.broadcast_address)
-        while start <= end:
-            candidate: Subnet = type(base)((start, pool.size))
-            obstacle = overlapping(candidate, taken)
-            if obstacle is None:
-                return candidate
-            after = max(int(obstacle.broadcast_address), int(candidate.broadcast_address)) + 1
-            start += -(-(after - start) // step) * step
+        origin, end = int(base.network_address), int(base.broadcast_address)
+        start = origin
+        for first, last in obstacles:
+            if last < start:
+                continue
+            if first >= start + step:
+                break
+            start = origin + -(-(last + 1 - origin) // step) * step
+        if start <= end:
+            return type(base)((start, pool.size))
     raise ServerError("all predefined address pools have been fully subnetted")
+
+
+def _merged(taken: Iterable[Subnet], version: int) -> list[tuple[int, int]]:
+    """The stretches of addresses that are taken, in order and apart; default routes (/0) do not count."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted((int(one.network_address), int(one.broadcast_address)) for one in taken
+                              if one.version == version and one.prefixlen):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
 
 
 def check_pools(pools: Sequence[AddressPool]) -> None:

@@ -21,7 +21,6 @@ from backend.network.bridge import (
     NetnsOps,
     bridge_name,
     default_bridge_name,
-    device_name,
     read_sysctl,
     write_sysctl,
 )
@@ -211,7 +210,7 @@ class NetworkManager:
 
     def _routed(self, ignore: str = "") -> list[tuple[Subnet, str]]:
         """What the host routes, and through which device; without the device *ignore*."""
-        named = [(route.subnet, device_name(route.device)) for route in self._bridges.routes()]
+        named = [(route.subnet, self._bridges.name_of(route.device)) for route in self._bridges.routes()]
         return [(subnet, device) for subnet, device in named if device != ignore]
 
     async def create(self, spec: NetworkSpec) -> Network:

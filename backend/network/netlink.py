@@ -22,7 +22,7 @@ F_REQUEST, F_ACK, F_DUMP = 0x1, 0x4, 0x300
 F_REPLACE, F_EXCL, F_CREATE = 0x100, 0x200, 0x400
 F_ACK_TLVS = 0x200          # an error message carries the kernel's own words
 NESTED = 0x8000
-SOL_NETLINK, NETLINK_EXT_ACK = 270, 11
+SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_PROTINFO = 20, 26, 28, 12
@@ -345,20 +345,33 @@ class Netlink:
                 return None
             raise
 
-    def links(self) -> list[Link]:
-        """All devices of the namespace."""
-        quiet = _u32(IFLA_EXT_MASK, SKIP_STATISTICS)      # they are most of an answer
-        return [parse_link(body) for body in self.dump(RTM_GETLINK, _link() + quiet)]
+    def links(self, master: int = 0) -> list[Link]:
+        """All devices of the namespace, or those on the bridge *master*."""
+        wish = _u32(IFLA_EXT_MASK, SKIP_STATISTICS)      # they are most of an answer
+        if master:
+            wish += _u32(IFLA_MASTER, master)
+        found = [parse_link(body) for body in self.dump(RTM_GETLINK, _link() + wish)]
+        return [link for link in found if master in (0, link.master)]      # an old kernel does not choose
 
     def routes(self) -> list[Route]:
-        """All routes of the main table, both families."""
+        """All routes of the main table, both families. The kernel leaves the other tables out where it can choose."""
         found: list[Route] = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for body in self.dump(RTM_GETROUTE, struct.pack("BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
-                route = _parse_route(body)
-                if route is not None:
-                    found.append(route)
+        self._strict(True)
+        try:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                for body in self.dump(RTM_GETROUTE, struct.pack("BBBBBBBBI", family, 0, 0, 0, 254, 0, 0, 0, 0)):
+                    route = _parse_route(body)
+                    if route is not None:
+                        found.append(route)
+        finally:
+            self._strict(False)
         return found
+
+    def _strict(self, on: bool) -> None:
+        try:
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, int(on))
+        except OSError:      # before Linux 4.20: it lists everything
+            return
 
     def addresses(self, index: int = 0) -> list[str]:
         """The addresses of one device (0: of all), with prefix lengths."""
