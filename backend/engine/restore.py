@@ -75,6 +75,10 @@ async def _adopt_running(core: Core, life: Life, container: Container, seen: Kee
     if not status.active:                  # the engine died between the start and its note of it
         status.state, status.started_at, status.ever_started = "running", seen.started_at, True
         status.exit_code, status.error = 0, ""
+    if seen.terminal_lost:
+        status.error = ("its terminal was lost when the helper and the keeper ended at once; restart it to have one "
+                        "again")
+        log.warning("container %s: %s", container.name, status.error)
     status.state = "paused" if life.cgroup(container).frozen() else "running"
     if status.held:                        # the engine died during a copy of its files
         await life.let_go(container)

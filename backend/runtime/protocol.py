@@ -180,7 +180,8 @@ class KeeperExec:
 
 @dataclass(frozen=True, slots=True)
 class KeeperContainer:
-    """A container that the keeper knows. *status*: "created", "running", "stopped"; *started_at* ns, 0 = not yet."""
+    """A container that the keeper knows. *status*: "created", "running", "stopped"; *started_at* ns, 0 = not yet;
+    *terminal_lost*: it runs, but helper and keeper have died at once and its terminal with them."""
 
     id: str
     pid: int
@@ -188,6 +189,7 @@ class KeeperContainer:
     started_at: int
     exit: Exit | None
     execs: tuple[KeeperExec, ...]
+    terminal_lost: bool = False
 
     @classmethod
     def from_wire(cls, data: dict[str, Any]) -> KeeperContainer:
@@ -197,7 +199,8 @@ class KeeperContainer:
             return Exit.from_wire(value) if value else None
 
         execs = tuple(KeeperExec(e["exec_id"], e["pid"], e["status"], end(e["exit"])) for e in data["execs"])
-        return cls(data["id"], data["pid"], data["status"], data["started_at"], end(data["exit"]), execs)
+        lost = bool(data.get("terminal_lost"))
+        return cls(data["id"], data["pid"], data["status"], data["started_at"], end(data["exit"]), execs, lost)
 
 
 @dataclass(frozen=True, slots=True)

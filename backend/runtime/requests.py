@@ -84,11 +84,12 @@ class Requests:
             return process.exit.to_wire() if process.exit else None
 
         process = container.process
+        lost = process.status == "running" and process.stdio.tty and process.streams is None
         execs = [
             {"exec_id": e.exec_id, "pid": e.pid, "status": status(e), "exit": end(e)} for e in container.execs.values()
         ]
         return {"id": process.id, "pid": process.pid, "status": status(process), "started_at": process.started_at,
-                "exit": end(process), "execs": execs}  # fmt: skip
+                "exit": end(process), "execs": execs, "terminal_lost": lost}  # fmt: skip
 
     def netns(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         """Makes network namespaces with lo up."""

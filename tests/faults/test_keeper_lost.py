@@ -19,6 +19,7 @@ from backend.engine.core import Core
 from backend.engine.engine import Engine
 from backend.engine.restore import restore
 from backend.engine.streams import AttachWish
+from backend.errors import EngineError
 from backend.runtime.client import Keeper
 from backend.spec import api
 from tests.engine.support_engine import Place, create, exec_in, log_of, read_all, run, until
@@ -193,4 +194,21 @@ async def test_an_engine_opens_although_its_keeper_is_lost_before_a_word(place: 
     assert (await engine.containers.inspect("stays")).state.running
     assert (await exec_in(engine, "stays", "true"))[0] == 0
     await stack.__aexit__(None, None, None)
+    assert place.leftovers() == []
+
+
+async def test_a_terminal_that_died_with_both_is_said_to_be_lost(place: Place) -> None:
+    async with place.engine(stop=False) as engine:
+        await create(engine, "sh", "-c", "trap '' HUP; while :; do sleep 0.1; done", name="tty", tty=True, open_stdin=True)
+        await engine.containers.start("tty")
+        engine._core.closing = True                              # nobody brings another one up
+        os.kill(engine._core.keeper.pid, signal.SIGKILL)
+        await until(lambda: not engine._core.keeper._up.is_set(), "the loss is noticed")
+    async with place.engine() as engine:
+        state = (await engine.containers.inspect("tty")).state
+        assert state.running and "terminal was lost" in state.error
+        with pytest.raises(EngineError, match="terminal was lost"):
+            await engine.containers.attach("tty", AttachWish(stdin=True))
+        await engine.containers.restart("tty", timeout=0)
+        assert (await engine.containers.inspect("tty")).state.error == ""
     assert place.leftovers() == []
