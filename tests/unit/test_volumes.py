@@ -166,3 +166,70 @@ async def test_an_unreadable_description_costs_labels_and_never_data(store: Volu
         assert again.get("data").labels == {} and again.get("other") == other
         assert Path(again.get("data").mountpoint, "file").read_text() == "kept"
         await again.close()
+
+
+# --- contents replaced as a whole ---------------------------------------------------------------------------------
+async def test_a_replacement_is_all_of_the_new_and_the_old_is_deleted(store: VolumeStore, tmp_path: Path) -> None:
+    volume = store.create("data")
+    Path(volume.mountpoint, "old").write_text("old")
+    scratch, fd = store.scratch()
+    os.close(fd)
+    (tmp_path / "volumes" / scratch / "new").write_text("new")
+    store.replace("data", scratch)
+    assert os.listdir(volume.mountpoint) == ["new"]
+    await store.close()
+    assert sorted(os.listdir(tmp_path / "volumes")) == ["data"]
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["before-the-old-goes", "between-old-and-new"])
+async def test_a_replacement_that_a_crash_cut_short_is_finished_at_the_next_start(store: VolumeStore, tmp_path: Path, moved: bool) -> None:
+    volume = store.create("data")
+    Path(volume.mountpoint, "old").write_text("old")
+    home = Path(volume.mountpoint).parent
+    (home / "_replace").mkdir()
+    (home / "_replace" / "new").write_text("new")
+    if moved:
+        (tmp_path / "volumes" / ".gone-x").mkdir()
+        os.rename(home / "_data", tmp_path / "volumes" / ".gone-x" / "_data")
+    again = await reopened(tmp_path)
+    assert os.listdir(again.get("data").mountpoint) == ["new"]
+    await again.close()
+    assert sorted(os.listdir(tmp_path / "volumes")) == ["data"]
+
+
+async def test_a_copy_on_its_way_is_swept_at_the_next_start(store: VolumeStore, tmp_path: Path) -> None:
+    scratch, fd = store.scratch()
+    os.close(fd)
+    (tmp_path / "volumes" / scratch / "half").write_text("x")
+    await (await reopened(tmp_path)).close()
+    assert os.listdir(tmp_path / "volumes") == []
+
+
+async def test_a_volume_that_is_being_copied_is_not_removed(store: VolumeStore) -> None:
+    store.create("data")
+    await store.acquire("data", "files-1")
+    with pytest.raises(Conflict, match="volume is in use"):
+        store.remove("data", users=lambda _: ())
+    store.release("files-1")
+    store.remove("data", users=lambda _: ())
+    with pytest.raises(NotFound):
+        await store.acquire("data", "files-2")
+
+
+def test_a_copy_keeps_holes_links_and_attributes(tmp_path: Path) -> None:
+    from backend.volumes import tree
+
+    (tmp_path / "from").mkdir()
+    (tmp_path / "to").mkdir()
+    with open(tmp_path / "from" / "sparse", "wb") as file:
+        file.seek(8 << 20)
+        file.write(b"middle")
+        file.truncate(16 << 20)
+    os.link(tmp_path / "from" / "sparse", tmp_path / "from" / "again")
+    source, target = (os.open(tmp_path / name, os.O_RDONLY | os.O_DIRECTORY) for name in ("from", "to"))
+    tree.copy(source, target)
+    os.close(source)
+    os.close(target)
+    seen = os.stat(tmp_path / "to" / "sparse")
+    assert seen.st_size == 16 << 20 and seen.st_blocks * 512 < 1 << 20 and seen.st_nlink == 2
+    assert (tmp_path / "to" / "sparse").read_bytes() == (tmp_path / "from" / "again").read_bytes()
