@@ -64,9 +64,11 @@ class Call:
             pieces.append(piece)
         return b"".join(pieces)
 
-    async def json(self, kind: type[T]) -> T:
-        """The body as *kind*. Raises :class:`InvalidArgument`."""
+    async def json(self, kind: type[T], *, optional: bool = False) -> T:
+        """The body as *kind*; *optional*: none at all means its defaults. Raises :class:`InvalidArgument`."""
         data = await self.body()
+        if optional and not data:
+            return kind()
         if data and self.http.content_type not in ("application/json", "application/octet-stream", "text/plain"):
             raise InvalidArgument(f"unsupported media type {self.http.content_type}; application/json is expected")
         return decode_body(data, kind)

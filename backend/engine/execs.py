@@ -87,6 +87,9 @@ class Execs:
         if body.working_dir and not body.working_dir.startswith("/"):
             raise InvalidArgument(f"the working directory '{body.working_dir}' is invalid, "
                                   "it needs to be an absolute path")
+        for entry in body.env:
+            if not entry or entry.startswith("="):
+                raise InvalidArgument(f"invalid environment variable: {entry}")
         made = Exec(new_id(), container, body, body.tty)
         self._all[made.id] = container.execs[made.id] = made
         self._prune(container)
@@ -112,8 +115,8 @@ class Execs:
         """
         one = self.get(exec_id)
         if one.state != "created":
-            raise Conflict(f"Error: Exec command {exec_id} has already run" if one.state == "ended" else
-                           f"Error: Exec command {exec_id} is already running")
+            raise Conflict(f"exec command {exec_id} has already run" if one.state == "ended" else
+                           f"exec command {exec_id} is already running")
         self._check_running(one.container)
         one.state = "starting"
         if not (rows or columns) and len(one.body.console_size) == 2:
@@ -158,7 +161,7 @@ class Execs:
         if error.reason == "not_running":
             one.exited(_NOT_PERMITTED)
             raise Conflict(f"container {one.container.id} is not running") from error
-        one.exited(_NOT_FOUND if error.reason == "not_found" else _NOT_PERMITTED)
+        one.exited(_NOT_FOUND if error.reason in ("not_found", "bad_cwd") else _NOT_PERMITTED)
         self._tell(one, f"exec_start: {' '.join(one.body.cmd)}")
         self._tell(one, "exec_die", exitCode=str(one.exit_code))
         if error.reason == "no_user":
@@ -210,6 +213,7 @@ class Execs:
         return api.ExecInspect(
             id=one.id, running=one.running, exit_code=one.exit_code,
             process_config=api.ExecProcess(tty=one.tty, entrypoint=body.cmd[0], arguments=list(body.cmd[1:]),
-                                           privileged=body.privileged, user=body.user or api.UNSET),
+                                           privileged=body.privileged,
+                                           user=body.user or one.container.record.config.user or api.UNSET),
             open_stdin=body.attach_stdin, open_stderr=body.attach_stderr, open_stdout=body.attach_stdout,
-            can_remove=one.state == "ended", container_id=one.container.id, detach_keys=body.detach_keys, pid=one.pid)
+            container_id=one.container.id, detach_keys=body.detach_keys, pid=one.pid)

@@ -73,7 +73,8 @@ async def rename(call: Call) -> web.StreamResponse:
 
 
 async def update(call: Call) -> web.StreamResponse:
-    return answer(await call.engine.containers.update(call.path["id"], await call.json(api.ContainerUpdate)))
+    body = await call.json(api.ContainerUpdate, optional=True)
+    return answer(await call.engine.containers.update(call.path["id"], body))
 
 
 async def remove(call: Call) -> web.StreamResponse:

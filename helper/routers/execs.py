@@ -11,12 +11,13 @@ from helper.routers.containers import size_of
 
 
 async def create(call: Call) -> web.StreamResponse:
-    body = await call.json(api.ExecCreate)
+    body = await call.json(api.ExecCreate, optional=True)
+    detach_keys(body.detach_keys)
     return answer(api.IdResponse(id=await call.engine.execs.create(call.path["id"], body)), 201)
 
 
 async def start(call: Call) -> web.StreamResponse:
-    body = await call.json(api.ExecStart)
+    body = await call.json(api.ExecStart, optional=True)
     rows, columns = body.console_size if body.console_size and len(body.console_size) == 2 else (0, 0)
     made = call.engine.execs.get(call.path["id"])
     session = await call.engine.execs.start(made.id, detach=body.detach, tty=body.tty, rows=rows, columns=columns)

@@ -218,4 +218,14 @@ def test_an_exec_has_no_place_in_a_container_that_does_not_run(helper: PrivateHe
     status, answer = client.call("POST", f"/exec/{exec_id}/start", {"Detach": True})
     assert (status, "is not running" in answer["message"]) == (409, True)
     assert client.call("POST", "/exec/nosuch/start", {"Detach": True})[0] == 404
+    client.call("POST", f"/containers/{ref}/start")
+    for wrong, says in (({"Cmd": []}, "No exec command specified"), ({"Cmd": ["env"], "Env": ["=x"]}, "invalid environment variable"),
+                        ({"Cmd": ["pwd"], "WorkingDir": "x"}, "absolute path"), ({"Cmd": ["sh"], "DetachKeys": "nope"}, "detach keys")):
+        status, answer = client.call("POST", f"/containers/{ref}/exec", wrong)
+        assert (status, says in answer["message"]) == (400, True), answer
+    missing = client.call("POST", f"/containers/{ref}/exec", {"Cmd": ["pwd"], "WorkingDir": "/no/such"})[1]["Id"]
+    client.call("POST", f"/exec/{missing}/start", {"Detach": True})
+    assert client.call("GET", f"/exec/{missing}/json")[1]["ExitCode"] == 127
+    assert "has already run" in client.call("POST", f"/exec/{missing}/start", {"Detach": True})[1]["message"]
+    assert client.call("POST", f"/containers/{ref}/kill")[0] == 204
     assert client.call("DELETE", f"/containers/{ref}")[0] == 204
