@@ -35,6 +35,7 @@ from tests.support.registry import registry
 THEMES: tuple[Theme, ...] = ("light", "dark")
 #: Long enough for a stream of usage and a log to have something to show.
 SETTLE = 1.5
+STATS_WAIT = 20
 
 
 @dataclass(slots=True)
@@ -52,7 +53,8 @@ class Stage:
 Picture = Callable[[Stage], Awaitable[QWidget]]
 PICTURES: dict[str, Picture] = {}
 #: Those of the user guide; the others are for the eyes of who works on the window.
-GUIDE = ("containers", "log", "images", "stacks", "stack-preview", "container-log", "container-stats", "welcome", "run")
+GUIDE = ("welcome", "containers", "container-stats", "log", "images", "image", "run", "stacks", "stack-preview", "networks", "volumes",
+         "disk")
 
 
 def picture(name: str) -> Callable[[Picture], Picture]:
@@ -118,7 +120,8 @@ def _container(tab: str, name: str) -> None:
             await asyncio.sleep(1)
             shell.terminal.typed.emit(b"ls -l /\r")
         if tab == "Stats":
-            await asyncio.sleep(14)
+            # Enough for the lines to say something; longer when it is the picture of the guide.
+            await asyncio.sleep(STATS_WAIT)
         return stage.window
 
 
