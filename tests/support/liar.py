@@ -44,6 +44,7 @@ class Liar:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def _any(self) -> None:
                 with contextlib.suppress(ConnectionError):
