@@ -46,6 +46,7 @@ log = logging.getLogger("images")
 _SMALL = 256 << 10          # a layer of so few bytes is fetched at once
 _QUIET = 1.0                # seconds without a question until the rest is fetched: the first process goes before
 _PATIENCE = 10.0            # seconds after which it is fetched all the same
+_TRIES = 10                 # after which an image that no container needs is given up
 _RETRY = (1.0, 60.0)        # seconds between tries of the rest: the first pause, the longest
 
 
@@ -353,7 +354,7 @@ class EarlyStarts:
         """The whole image, then the holes from it, then the end of the watches. Tried until it succeeds."""
         if quiet:
             await self._quiet(one)
-        pause = _RETRY[0]
+        pause, tries = _RETRY[0], 0
         while True:
             try:
                 with self._store.garbage.busy():
@@ -369,6 +370,12 @@ class EarlyStarts:
                     await self._refused(one, error)
                     return
                 log.warning("the rest of %s has not arrived: %s; again in %d s", one.reference.familiar, error, pause)
+            tries += 1
+            if tries >= _TRIES and not one.holders:
+                log.error("%s is given up: nobody runs it", one.reference.familiar)
+                self._all.pop(one.image.id, None)
+                await self._drop(one)
+                return
             await asyncio.sleep(pause)
             pause = min(pause * 2, _RETRY[1])
 

@@ -23,6 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from backend.errors import EngineError
 from backend.images.toc import Chunk
+from backend.images.transport import Stopped
 from backend.runtime import syscalls as sc
 
 log = logging.getLogger("images")
@@ -30,7 +31,7 @@ _EVENT = struct.Struct("=IBBHQii")
 _INFO = struct.Struct("=BBH")
 _RANGE = struct.Struct("=IQQ")
 _RANGE_INFO = 6                       # FAN_EVENT_INFO_TYPE_RANGE
-_SERVERS = 8                          # readers that are served at the same time
+_SERVERS = 4                          # readers that are served at the same time
 _AHEAD = 256 << 10                    # packed bytes that are fetched at once where they are neighbours
 _ORPHANS = 4096                       # event numbers that a helper before us may have left unanswered
 
@@ -70,6 +71,8 @@ class OnDemand:
         self._lock = threading.Lock()
         self._there: list[bool] = [False] * len(chunks)
         self._coming: dict[int, Future[None]] = {}
+        self._filling = threading.Lock()
+        self._closed = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -80,7 +83,9 @@ class OnDemand:
         """Watches the sparse file *path*, whose holes *chunks* fill. Raises OSError."""
         data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            group = sc.fanotify_init(sc.FAN_CLASS_PRE_CONTENT | sc.FAN_CLOEXEC, os.O_RDONLY | os.O_CLOEXEC)
+            # Without a limit: a question that found no room in the queue would be allowed.
+            flags = sc.FAN_CLASS_PRE_CONTENT | sc.FAN_CLOEXEC | sc.FAN_UNLIMITED_QUEUE
+            group = sc.fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 sc.fanotify_mark(group, sc.FAN_MARK_ADD, sc.FAN_PRE_ACCESS, path)
             except OSError:
@@ -103,7 +108,12 @@ class OnDemand:
         poll.register(self.group, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while not any(fd == self._wake for fd, _ in poll.poll()):
-            self._take(os.read(self.group, 1 << 16), fill)
+            try:
+                data = os.read(self.group, 1 << 16)
+            except OSError as error:          # no descriptor left for it: the kernel has refused that reader
+                log.error("a reader of an image that has not arrived yet was refused: %s", error)
+                continue
+            self._take(data, fill)
 
     def _take(self, data: bytes, fill: Fill) -> None:
         at = 0
@@ -111,7 +121,8 @@ class OnDemand:
             length, _, _, head, _, fd, _ = _EVENT.unpack_from(data, at)
             offset, size = _range_of(data[at + head:at + length])
             assert self._pool is not None
-            self._pool.submit(self._answer, fd, offset, size, fill)
+            if fd >= 0:
+                self._pool.submit(self._answer, fd, offset, size, fill)
             at += length
 
     def _answer(self, fd: int, offset: int, size: int, fill: Fill) -> None:
@@ -119,10 +130,13 @@ class OnDemand:
         try:
             self.bring(offset, size, fill)
             verdict = sc.FAN_ALLOW
+        except Stopped:
+            verdict = 0                   # we are leaving: whoever comes after us answers
         except (EngineError, OSError) as error:
             log.error("a part of an image that has not arrived yet could not be fetched: %s", error)
         finally:
-            os.write(self.group, struct.pack("=iI", fd, verdict))
+            if verdict:
+                os.write(self.group, struct.pack("=iI", fd, verdict))
             os.close(fd)
 
     # --- filling ----------------------------------------------------------------------------------------------------
@@ -186,10 +200,13 @@ class OnDemand:
             view, offset = view[done:], offset + done
 
     def fill_all(self, fill: Fill) -> None:
-        """Fills everything that is missing."""
-        for number in self._order:
-            if not self._there[number]:
-                self._bring(number, fill)
+        """Fills everything that is missing. Raises :class:`Stopped` when this is closed meanwhile."""
+        with self._filling:
+            for number in self._order:
+                if self._closed:
+                    raise Stopped
+                if not self._there[number]:
+                    self._bring(number, fill)
 
     def answer_orphans(self) -> None:
         """Lets those go on whose questions a helper before us had read and not answered. Only when nothing is
@@ -214,9 +231,11 @@ class OnDemand:
 
     def close(self) -> None:
         """Stop, and let go of the descriptors; if nobody else has them the watch ends."""
+        self._closed = True
         self.stop()
-        for fd in (self.group, self.data, self._wake):
-            os.close(fd)
+        with self._filling:               # nobody writes to a number that means another file by then
+            for fd in (self.group, self.data, self._wake):
+                os.close(fd)
 
 
 def _range_of(info: bytes) -> tuple[int, int]:

@@ -281,7 +281,7 @@ def pidfd_exit_status(pidfd: int) -> int | None:
 
 
 # --- contents on demand ---------------------------------------------------------------------------------------------
-FAN_CLOEXEC, FAN_CLASS_PRE_CONTENT = 0x1, 0x8
+FAN_CLOEXEC, FAN_CLASS_PRE_CONTENT, FAN_UNLIMITED_QUEUE = 0x1, 0x8, 0x10
 FAN_MARK_ADD = 0x1
 FAN_PRE_ACCESS = 0x00100000
 FAN_ALLOW, FAN_DENY = 0x1, 0x2

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -173,7 +174,8 @@ def test_the_first_process_runs_when_a_small_part_has_come_and_the_rest_follows(
     assert len(world.helper.docker("save", world.image).stdout) > FILES * SIZE
 
 
-def test_a_container_and_its_reader_outlive_a_helper_that_is_killed_in_the_middle(upstream: str) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_a_container_and_its_reader_outlive_a_helper_that_leaves_in_the_middle(upstream: str, end: signal.Signals) -> None:
     with gateway(upstream) as door, PrivateHelper() as helper:
         world = World(door, helper)
         container = world.start()
@@ -182,7 +184,9 @@ def test_a_container_and_its_reader_outlive_a_helper_that_is_killed_in_the_middl
         reader = subprocess.Popen([docker_client() or "", "-H", f"unix://{helper.socket}", "exec", container, "/bin/busybox", "sh", "-c",
                                    "/bin/busybox sha256sum /data/9 >/sum; /bin/busybox sleep 1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         door.waiting.wait(60)
-        helper.leave(signal.SIGKILL)
+        if end == signal.SIGTERM:              # it waits for its open requests, which would be for a minute
+            threading.Timer(1, door.open.set).start()
+        helper.leave(end)
         reader.kill()
         reader.wait()
         door.open.set()
