@@ -1,6 +1,6 @@
 """Carries connections by hand where the kernel cannot redirect them: IPv6 to a container that has only IPv4, and ::1.
 
-A relay in Python is no match for the kernel's path (which all IPv4 takes); it is here so that ``[::]:port`` and
+A relay is no match for the kernel's path (which all IPv4 takes); it is here so that ``[::]:port`` and
 "localhost", which many clients resolve to ::1 first, simply work. Both relays are bounded: a slow side holds the other
 back (TCP), and old sessions give way (UDP).
 """
@@ -8,13 +8,111 @@ back (TCP), and old sessions give way (UDP).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 _CHUNK = 1 << 16
 _UDP_SESSIONS = 1024
 _UDP_IDLE = 90.0            # seconds; as long as the kernel keeps an answered UDP flow
 _CONNECT = 10.0
+_PIPE = 1 << 20             # bytes
+_TURNS = 8                  # splices of one direction before others have the loop
+_NONBLOCK = 0x02            # SPLICE_F_NONBLOCK
+_F_SETPIPE_SZ = 1031
+
+
+class _Direction:
+    """What one side sends goes to the other through a pipe of the kernel's: no byte is copied into this process. A side
+    that does not take any more holds the other back. *done* is called once: with True at the end of the data,
+    with False at a fault."""
+
+    def __init__(self, source: socket.socket, sink: socket.socket, done: Callable[[bool], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._source, self._sink, self._done = source, sink, done
+        self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        with contextlib.suppress(OSError):      # a smaller pipe works too
+            fcntl.fcntl(self._in, _F_SETPIPE_SZ, _PIPE)
+        self._held = 0            # bytes in the pipe
+        self._loop.add_reader(source.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        try:
+            for _ in range(_TURNS):
+                got = os.splice(self._source.fileno(), self._in, _PIPE, flags=_NONBLOCK)
+                self._held += got
+                if not self._flush():
+                    return
+                if not got:
+                    self._sink.shutdown(socket.SHUT_WR)
+                    self.close(whole=True)
+                    return
+        except BlockingIOError:
+            return
+        except OSError:           # either side went away: that ends both directions
+            self.close()
+
+    def _flush(self) -> bool:
+        """Empty the pipe; False if the sink takes no more now."""
+        try:
+            while self._held:
+                self._held -= os.splice(self._out, self._sink.fileno(), self._held, flags=_NONBLOCK)
+        except BlockingIOError:
+            self._loop.remove_reader(self._source.fileno())
+            self._loop.add_writer(self._sink.fileno(), self._writable)
+            return False
+        return True
+
+    def _writable(self) -> None:
+        self._loop.remove_writer(self._sink.fileno())
+        try:
+            if self._flush():
+                self._loop.add_reader(self._source.fileno(), self._readable)
+        except OSError:
+            self.close()
+
+    def close(self, *, whole: bool = False) -> None:
+        """End it; again: nothing."""
+        if self._in < 0:
+            return
+        self._loop.remove_reader(self._source.fileno())
+        self._loop.remove_writer(self._sink.fileno())
+        os.close(self._in)
+        os.close(self._out)
+        self._in = self._out = -1
+        self._done(whole)
+
+
+class _Connection:
+    """A connection of a client's with its other half. It ends when both directions have, or one at a fault."""
+
+    def __init__(self, accepted: socket.socket, onward: socket.socket, gone: Callable[[_Connection], None]) -> None:
+        self._sockets = (accepted, onward)
+        self._gone, self._open = gone, 2
+        self._directions: list[_Direction] = []
+        try:
+            for source, sink in ((accepted, onward), (onward, accepted)):
+                self._directions.append(_Direction(source, sink, self._ended))
+        except BaseException:      # no descriptors for a pipe
+            self.close()
+            raise
+
+    def _ended(self, whole: bool) -> None:
+        self._open -= 1
+        if not whole:
+            self.close()
+        if self._open == 0:
+            for one in self._sockets:
+                one.close()
+            self._gone(self)
+
+    def close(self) -> None:
+        """End it at once."""
+        for direction in self._directions:
+            direction.close()
 
 
 class TcpForwarder:
@@ -24,6 +122,7 @@ class TcpForwarder:
         self._listening, self._host, self._port = listening, host, port
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: set[_Connection] = set()
         self._loop.add_reader(listening.fileno(), self._accept)
 
     def _accept(self) -> None:
@@ -47,25 +146,24 @@ class TcpForwarder:
     async def _serve(self, accepted: socket.socket) -> None:
         onward = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET,
                                socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        with accepted, onward:
-            try:
-                await asyncio.wait_for(self._loop.sock_connect(onward, (self._host, self._port)), _CONNECT)
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(self._pump(accepted, onward))
-                    both.create_task(self._pump(onward, accepted))
-            except* (OSError, TimeoutError):
-                pass         # either side went away; closing both tells the other
-
-    async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        while data := await self._loop.sock_recv(source, _CHUNK):
-            await self._loop.sock_sendall(sink, data)
-        sink.shutdown(socket.SHUT_WR)
+        try:
+            await asyncio.wait_for(self._loop.sock_connect(onward, (self._host, self._port)), _CONNECT)
+            self._connections.add(_Connection(accepted, onward, self._connections.discard))
+        except (OSError, TimeoutError):      # the client sees its connection end
+            accepted.close()
+            onward.close()
+        except BaseException:
+            accepted.close()
+            onward.close()
+            raise
 
     def close(self) -> None:
         """Stop accepting and end all connections. The listening socket stays its owner's to close."""
         self._loop.remove_reader(self._listening.fileno())
         for task in self._tasks:
             task.cancel()
+        for connection in list(self._connections):
+            connection.close()
 
 
 class UdpForwarder:
