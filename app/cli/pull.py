@@ -21,21 +21,23 @@ _PULL = Parser(
     Flag("quiet", short="q", about="print only the image's name"),
     Flag("platform", "text", about="OS/ARCHITECTURE, where the image is there for several"),
     Flag("lazy", about="be done as soon as it can be run, if its form allows that (see `slipway images convert`)"),
-    Flag("all-tags", short="a", about="not supported"),
+    Flag("all-tags", short="a", about="all tags of the repository"),
     Flag("disable-content-trust", about="images are not checked for signatures", default=True), least=1, most=1)
 
 
 def main(words: list[str], address: str) -> int:
     """Runs the verb."""
     given = _PULL.parse(words[1:])
-    if given.all_tags:
-        raise Usage("--all-tags is not supported yet: name the tags that you want, one `slipway pull` each.")
     refuse_trust(given.disable_content_trust)
     reference = parse(given.words[0])
-    if not reference.tag and not reference.digest and not given.quiet:
+    named = reference.tag or reference.digest
+    if given.all_tags and named:
+        raise Usage("tag can't be used with --all-tags/-a")
+    if not given.all_tags and not named and not given.quiet:
         print("Using default tag: latest", flush=True)
-    pull(Engine(address), reference, sys.stdout, platform=given.platform, quiet=given.quiet, lazy=given.lazy)
-    print(full(reference))
+    pull(Engine(address), reference, sys.stdout, platform=given.platform, quiet=given.quiet, lazy=given.lazy,
+         every=given.all_tags)
+    print(reference.repository if given.all_tags else full(reference))
     return 0
 
 
@@ -64,11 +66,11 @@ def full(reference: Reference) -> str:
 
 
 def pull(engine: Engine, reference: Reference, out: TextIO, *, platform: str = "", quiet: bool = False,
-         code: int = 1, lazy: bool = False) -> None:
-    """Pulls with the user's credentials, showing the progress on *out*."""
-    whole = reference.with_default_tag()
+         code: int = 1, lazy: bool = False, every: bool = False) -> None:
+    """Pulls with the user's credentials, showing the progress on *out*. *every*: all tags of the repository."""
+    whole = reference if every else reference.with_default_tag()
     answer = engine.ask("POST", "/images/create", {
-        "fromImage": whole.repository, "tag": whole.digest or whole.tag, "platform": platform or None,
+        "fromImage": whole.repository, "tag": whole.digest or whole.tag or None, "platform": platform or None,
         "lazy": lazy or None,
     }, headers=auth_headers(full(reference)))
     follow(answer.lines(), out, quiet=quiet, code=code)

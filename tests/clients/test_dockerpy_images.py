@@ -6,6 +6,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 
@@ -14,7 +16,7 @@ import pytest
 from docker.errors import APIError, ImageLoadError, NotFound
 
 from tests.support.images import docker_archive, tar_of
-from tests.support.private import PrivateHelper, docker_client
+from tests.support.private import ROOT, PrivateHelper, docker_client
 from tests.support.registry import registry
 
 pytestmark = [
@@ -23,6 +25,11 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("docker-registry") is None, reason="docker-registry is not installed"),
 ]
 SHARED, OWN = tar_of([("shared", b"s" * 100_000)]), tar_of([("own", b"o" * 50_000)])
+
+
+def slipway(helper: PrivateHelper, *words: str) -> subprocess.CompletedProcess[str]:
+    """Our own command line on the helper."""
+    return subprocess.run([sys.executable, "-m", "app", "--host", f"unix://{helper.socket}", *words], capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -125,21 +132,25 @@ def test_save_and_load_of_many_keep_names_and_digests(client: docker.DockerClien
 
 
 def test_a_store_is_verified_from_the_command_line(client: docker.DockerClient, helper: PrivateHelper) -> None:
-    import subprocess
-    import sys
-
     image = put(client, "sound:1", [OWN])
     layer = image.attrs["RootFS"]["Layers"][0].partition(":")[2]
     path = f"{helper.data}/images/blobs/sha256/{layer}"
 
-    def check() -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "app", "--host", f"unix://{helper.socket}", "images", "--check"],
-                              capture_output=True, text=True, cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
-
-    done = check()
+    done = slipway(helper, "images", "--check")
     assert done.returncode == 0 and "all are whole" in done.stdout, done.stderr
     with open(path, "r+b") as file:
         file.seek(1000)
         file.write(b"broken")
-    done = check()
+    done = slipway(helper, "images", "--check")
     assert done.returncode == 1 and "NOT REPAIRED: the image came from no registry; load or build it again" in done.stdout
+
+
+def test_all_tags_come_with_one_pull_of_the_command_line(client: docker.DockerClient, helper: PrivateHelper, host: str) -> None:
+    image = put(client, f"{host}/every/tag:1", [OWN])
+    image.tag(f"{host}/every/tag", "2")
+    helper.docker("push", "-a", f"{host}/every/tag")
+    client.images.remove(image.id, force=True)
+    done = slipway(helper, "pull", "-a", f"{host}/every/tag")
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == f"{host}/every/tag", done.stderr
+    assert client.images.get(image.id).tags == [f"{host}/every/tag:1", f"{host}/every/tag:2"]
+    assert "tag can't be used with --all-tags" in slipway(helper, "pull", "-a", f"{host}/every/tag:1").stderr
