@@ -49,7 +49,8 @@ def options(argv: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="slipway", description="Slipway's window.")
     parser.add_argument("--host", "-H", default=os.environ.get("SLIPWAY_HOST") or DEFAULT_HOST, metavar="unix://SOCKET")
     parser.add_argument("--shot", default="", metavar="FILE.png", help="draw the window into a picture and end")
-    parser.add_argument("--page", default="", metavar="NAME", help="containers, images, stacks, registries, welcome, "
+    parser.add_argument("--page", default="", metavar="NAME", help="containers, images, stacks, networks, volumes, "
+                        "registries, disk, welcome, "
                         "container:NAME[:TAB], log:NAME, run:IMAGE, compose:FILE")
     parser.add_argument("--theme", default="", choices=("", "system", "light", "dark"))
     parser.add_argument("--size", default="1200x760", metavar="WxH", help="size of the picture")

@@ -34,6 +34,7 @@ class Operation(QObject):
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.problem: Problem | None = None
         self.task: asyncio.Task[None] | None = None
+        self.edit: Callable[[], object] | None = None
 
     @property
     def fraction(self) -> float | None:

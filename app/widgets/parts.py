@@ -266,12 +266,14 @@ class OperationCard(QFrame):
         self.more = button("Details", kind="flat", clicked=self._toggle)
         self.cancel = button("Cancel", kind="flat", clicked=operation.cancel)
         self.retry = button("Try again", "restart", clicked=lambda: self.retried.emit(operation))
+        self.edit = button("Edit…", "edit", clicked=self._edit)
         self.away = icon_button("close", "Close this message")
         self.away.clicked.connect(lambda: self.dismissed.emit(operation))
         box = QVBoxLayout(self)
         box.setContentsMargins(14, 9, 9, 11)
         box.setSpacing(6)
-        head = row(self.title, 6, self.status, self.more, self.cancel, self.retry, self.away, spacing=4)
+        head = row(self.title, 6, self.status, self.more, self.cancel, self.edit, self.retry, self.away,
+                   spacing=4)
         head.setStretch(2, 1)
         box.addLayout(head)
         box.addWidget(self.trouble)
@@ -283,6 +285,12 @@ class OperationCard(QFrame):
     def _toggle(self) -> None:
         self.log.setVisible(not self.log.isVisible())
         self.refresh()
+
+    def _edit(self) -> None:
+        """Back to the form that began it; the form begins another one."""
+        if self.operation.edit is not None:
+            self.operation.edit()
+            self.dismissed.emit(self.operation)
 
     def refresh(self) -> None:
         """Show the operation as it is now."""
@@ -299,6 +307,7 @@ class OperationCard(QFrame):
         self.status.setToolTip(self.status.text())
         self.cancel.setVisible(running)
         self.retry.setVisible(failed or one.state == "cancelled")
+        self.edit.setVisible((failed or one.state == "cancelled") and one.edit is not None)
         self.away.setVisible(not running)
         if self.log.isVisible():
             lines = [f"{key}  {text}" + (f"  {done / total:.0%}" if total else "")

@@ -24,6 +24,8 @@ class Ways(QObject):
     run_form = Signal(str)
     pull_form = Signal(str)
     prune = Signal(str)
+    stack = Signal(str)
+    run_again = Signal(object)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from app.widgets.inspect import InspectView
 from app.widgets.layer_files import LayerTree
 from app.widgets.parts import Banner, button, label, row
 from app.windows.context import Context
+from app.windows.signatures_tab import SignaturesTab
 from backend.spec import api
 from backend.spec.api.layers import ImageLayer
 
@@ -56,6 +57,7 @@ class ImageDetails(QDialog):
         self.tabs.addTab(self._padded(self.steps), "History")
         self.tabs.addTab(self.inspect, "Settings")
         self.tabs.addTab(self._padded(self.names), "Names and digests")
+        self.tabs.addTab(SignaturesTab(context, image), "Signatures")
         run = button("Run…", "play", "primary", self.accept)
         self.accepted.connect(lambda: context.ways.run_form.emit(image.reference))
         self.about = label(f"{image.id[:19]}  ·  {size_text(image.size)}", "muted", select=True)

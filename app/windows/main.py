@@ -27,6 +27,7 @@ from app.windows.containers import ContainersPage
 from app.windows.context import Context
 
 if TYPE_CHECKING:
+    from app.models.run_request import RunRequest
     from app.windows.details import DetailsPage
 
 PAGES = (("containers", "Containers"), ("images", "Images"), ("stacks", "Stacks"), ("networks", "Networks"),
@@ -171,6 +172,8 @@ class MainWindow(QMainWindow):
         ways.run_form.connect(self.show_run_form)
         ways.pull_form.connect(self.show_pull_form)
         ways.prune.connect(self.ask_prune)
+        ways.stack.connect(self.show_containers_of)
+        ways.run_again.connect(lambda request: self.show_run_form(request.image, request))
 
     def _shortcuts(self) -> None:
         for number, (name, _) in enumerate(PAGES, 1):
@@ -260,10 +263,17 @@ class MainWindow(QMainWindow):
         self.log_windows[key] = window
         window.show()
 
-    def show_run_form(self, image: str) -> None:
-        """Ask what to run."""
+    def show_containers_of(self, stack: str) -> None:
+        """The list, filtered to the containers of a stack."""
+        self.show_page("containers")
+        self.pages["containers"].filter.setText(stack)  # type: ignore[attr-defined]
+
+    def show_run_form(self, image: str, request: RunRequest | None = None) -> None:
+        """Ask what to run; *request*: filled in as it was asked for before."""
         from app.windows.run_form import RunForm
-        form = RunForm(self.context, self, image)
+        form = RunForm(self.context, self, image if request is None else "")
+        if request is not None:
+            form.fill(request)
         form.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         form.open()
 

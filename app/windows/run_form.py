@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
@@ -183,6 +184,24 @@ class RunForm(QDialog):
         self.restart.currentIndexChanged.connect(self._refresh)
         self.go.setDefault(True)
 
+    def fill(self, request: RunRequest) -> None:
+        """Show what was asked for before."""
+        self.image.setCurrentText(request.image)
+        self.name.setText(request.name)
+        self.command.setText(request.command)
+        for rows in (self.ports, self.environment, self.volumes):
+            rows.clear()
+        for port in request.ports:
+            self.ports.add(port.host, port.container if port.protocol == "tcp" else f"{port.container}/{port.protocol}")
+        for name, value in request.environment:
+            self.environment.add(name, value)
+        for one in request.volumes:
+            self.volumes.add(one.source, one.target)
+            self.volumes.lines[-1][2].setChecked(one.read_only)
+        self.restart.setCurrentIndex(max(self.restart.findData(request.restart), 0))
+        self.remove_after.setChecked(request.remove_after)
+        self.terminal.setChecked(request.terminal)
+
     def request(self) -> RunRequest:
         """What the form asks for now."""
         return RunRequest(
@@ -232,7 +251,9 @@ def run_image(context: Context, request: RunRequest, then: Callable[[str], objec
     async def work(operation: Operation) -> None:
         key = await run(context.client, request, operation)
         then(key)
-    return context.operate(f"Run {request.image}", work)
+    operation = context.operate(f"Run {request.image}", work)
+    operation.edit = partial(context.ways.run_again.emit, request)
+    return operation
 
 
 def _port(text: str) -> tuple[str, str]:

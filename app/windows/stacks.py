@@ -6,11 +6,13 @@ import os
 from functools import partial
 from typing import Any
 
-from PySide6.QtCore import QRect, Qt
+from PySide6.QtCore import QPoint, QRect, Qt
 from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QKeySequence, QPainter, QShortcut
-from PySide6.QtWidgets import QDialog, QFileDialog, QFrame, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QFileDialog, QFrame, QMenu, QStackedWidget, QVBoxLayout, QWidget
 
+from app import theme
 from app.models.operations import Operation
+from app.models.problems import Problem
 from app.models.rows import StackRow
 from app.models.stacks import FILES, NAME, STATE
 from app.widgets.confirm import Confirm
@@ -85,6 +87,7 @@ class StacksPage(Page):
         self.body.addWidget(self.stack, 1)
         self.table.opened.connect(self._open)
         self.table.choice_changed.connect(self._choice)
+        self.table.customContextMenuRequested.connect(self._menu)
         QShortcut(QKeySequence("Del"), self.table, self._ask_remove, context=Qt.ShortcutContext.WidgetShortcut)
         QShortcut(QKeySequence("Ctrl+O"), self, self.ask_file, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
         model = context.mirror.stacks
@@ -139,6 +142,33 @@ class StacksPage(Page):
         files = [one for one in row.config_files.split(",") if os.path.isfile(one)] if row else []
         if files:
             self.open_files(files)
+        elif row is not None:
+            self.show_problem(Problem(
+                f"The Compose file of {row.name} is not on this machine",
+                row.config_files or "Its containers do not say where it is.",
+                "The stack can be started, stopped and removed here all the same."))
+
+    def _menu(self, point: QPoint) -> None:
+        rows = self._rows()
+        if not rows:
+            return
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        if len(rows) == 1:
+            name = rows[0].name
+            menu.addAction(theme.icon("stacks"), "What its file would change", partial(self._open, name))
+            menu.addAction(theme.icon("containers"), "Its containers", partial(self.context.ways.stack.emit, name))
+            for key in rows[0].containers:
+                if (one := self.context.mirror.containers.get(key)) is not None:
+                    go = partial(self.context.ways.log_window.emit, key)
+                    menu.addAction(theme.icon("logs"), f"Log of {one.service or one.name}", go)
+            menu.addSeparator()
+        for verb, words, picture, button_ in (("start", "Start", "play", self.start_button),
+                                              ("stop", "Stop", "stop", self.stop_button)):
+            if button_.isEnabled():
+                menu.addAction(theme.icon(picture), words, partial(self._each, verb))
+        menu.addAction(theme.icon("trash"), "Remove…", self._ask_remove)
+        menu.popup(self.table.viewport().mapToGlobal(point))
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if any(url.isLocalFile() for url in event.mimeData().urls()):

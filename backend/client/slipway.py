@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from backend.client.connection import Connection
 from backend.spec.api.layers import Catalog, ImageLayer, LayerFiles, TagList
+from backend.spec.api.trust import TrustSignatures, TrustVerdict
 
 
 def _enc(ref: str) -> str:
@@ -13,7 +14,7 @@ def _enc(ref: str) -> str:
 
 
 class SlipwayCalls:
-    """The part of the client under ``/slipway/…`` that is about images and registries."""
+    """The part of the client under ``/slipway/…`` that is about images, registries and trust."""
 
     connection: Connection
 
@@ -25,6 +26,15 @@ class SlipwayCalls:
         """A directory of a layer: what it added, changed and removed there."""
         return await self.connection.call("GET", f"/slipway/images/{_enc(ref)}/layers/{number}/files", LayerFiles,
                                           query={"path": path})
+
+    async def trust_verdict(self, ref: str) -> TrustVerdict:
+        """Whether the trust policy lets an image of the store run."""
+        return await self.connection.call("GET", "/slipway/trust/verdict", TrustVerdict, query={"image": ref})
+
+    async def trust_signatures(self, reference: str, *, auth: str = "") -> TrustSignatures:
+        """What is signed of *reference* at its registry."""
+        return await self.connection.call("GET", "/slipway/trust/signatures", TrustSignatures,
+                                          query={"reference": reference}, headers=_auth(auth))
 
     async def registry_catalog(self, host: str, *, auth: str = "", last: str = "", limit: int = 100) -> Catalog:
         """A page of a registry's repositories; *auth* is the value of X-Registry-Auth."""

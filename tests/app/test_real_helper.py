@@ -243,6 +243,8 @@ def test_an_images_layers_show_what_each_did_to_the_files(real: MainWindow, run:
         assert shown(details.files)["srv"] == "+ added"
         details.layers.setCurrentItem(details.layers.topLevelItem(1))
         await until(lambda: shown(details.files).get("var/cache/packages") == "− removed", PATIENCE)
+        details.tabs.setCurrentIndex(4)
+        await until(lambda: "may run here" in details.tabs.widget(4).verdict.text(), PATIENCE)
         assert details.steps.topLevelItemCount() == 4 and "ENV SHOP_PORT=8080" in details.steps.topLevelItem(2).text(0)
         details.reject()
     run(story())

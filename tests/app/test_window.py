@@ -320,6 +320,42 @@ def test_the_run_form_shows_the_line_that_does_the_same(context: Context, engine
     run(story())
 
 
+def test_a_run_that_failed_can_be_edited_and_tried_again(context: Context, engine: FakeEngine, run: Run) -> None:
+    async def story() -> None:
+        window = await opened(context)
+        request = RunRequest("debian:none", name="box", command="echo hi", ports=(PortWish("8080", "80"), PortWish("", "53", "udp")),
+                             environment=(("A", "b"),), volumes=(VolumeWish("data", "/data", True),), restart="always", terminal=True)
+        from app.windows.run_form import run_image
+        engine.refuse["pull_image"] = NotFound("manifest unknown")
+        operation = run_image(context, request, lambda _key: None)
+        await until(lambda: operation.state == "failed")
+        card = window.cards[operation]
+        assert card.edit.isVisible() and "no such tag" in card.trouble.text()
+        card.edit.click()
+        form = window.findChild(RunForm)
+        assert form.request() == request and not window.cards
+        form.reject()
+        await left(context, window)
+    run(story())
+
+
+def test_a_stack_whose_file_is_elsewhere_says_so_and_shows_its_containers(context: Context, engine: FakeEngine, run: Run) -> None:
+    async def story() -> None:
+        labels = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web",
+                  "com.docker.compose.project.config_files": "/nowhere/compose.yaml"}
+        engine.add("a" * 64, "shop-web-1", labels=labels)
+        engine.add("b" * 64, "other")
+        window = await opened(context)
+        window.show_page("stacks")
+        page = window.pages["stacks"]
+        page.table.opened.emit("shop")
+        assert page.banner.isVisible() and "/nowhere/compose.yaml" in page.banner.why.text()
+        context.ways.stack.emit("shop")
+        assert window.pages["containers"].table.proxy.rowCount() == 1
+        await left(context, window)
+    run(story())
+
+
 @pytest.mark.parametrize("wrong", [
     RunRequest(""), RunRequest("a", name="two words"), RunRequest("a", command="'open"), RunRequest("a", ports=(PortWish("x", "80"),)),
     RunRequest("a", ports=(PortWish("80", ""),)), RunRequest("a", environment=(("", "b"),)),

@@ -112,6 +112,10 @@ class FakeEngine:
         self._count("list_images")
         return list(self.images.values())
 
+    async def inspect_image(self, ref: str) -> api.ImageInspect:
+        self._count("inspect_image")
+        raise NotFound(f"No such image: {ref}")
+
     async def list_networks(self, *, filters: Any = None) -> list[api.Network]:
         self._count("list_networks")
         return list(self.networks.values())
