@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from backend.errors import Forbidden, InvalidArgument, NotImplemented_
+from backend.errors import Conflict, Forbidden, InvalidArgument, NotImplemented_
 from backend.network.options import ENDPOINT_IFNAME, ENDPOINT_SYSCTLS
 from backend.network.records import EndpointWish, IpamConfig, NetworkSpec, PortWish
 from tests.engine.test_network_bridge import Rig, links, pytestmark, rig, run  # noqa: F401
@@ -243,3 +244,31 @@ async def test_a_network_is_not_removed_under_a_container_that_is_being_connecte
         await rig.manager.remove("slow")
     rig.manager._joining.clear()
     await rig.manager.remove("slow")
+
+
+async def test_a_macvlan_container_keeps_its_address_over_a_restart_of_the_helper(rig: Rig, far: Container) -> None:  # noqa: F811
+    await rig.manager.create(NetworkSpec("lan", driver="macvlan", options={"parent": "wire"}, ipam=(
+        IpamConfig("10.99.0.0/24", gateway="10.99.0.2", ip_range="10.99.0.64/26"),)))
+    made, endpoint = await rig.container("lan", container_name="web")
+    await made.serve_tcp(80)
+    saved = rig.manager.list()
+    await rig.manager.close(keep=True)
+    rig.manager = rig.new_manager()
+    await rig.manager.open(saved)
+    await rig.manager.restore(made.id, made.netns, [endpoint], ())
+    await rig.manager.restored()
+    assert await far.connect(endpoint.ipv4, 80) == "10.99.0.2"
+    _, other = await rig.container("lan")
+    assert other.ipv4 != endpoint.ipv4
+
+
+async def test_changes_at_the_same_moment_give_nothing_twice(rig: Rig) -> None:  # noqa: F811
+    made = await asyncio.gather(*(rig.manager.create(NetworkSpec("same")) for _ in range(5)), return_exceptions=True)
+    assert sum(not isinstance(one, BaseException) for one in made) == 1
+    assert all(isinstance(one, Conflict) for one in made if isinstance(one, BaseException))
+    several = await asyncio.gather(*(rig.manager.create(NetworkSpec(f"n{number}")) for number in range(8)))
+    assert len({network.ipam[0].subnet for network in several}) == 8
+    found = await asyncio.gather(*(rig.container("same") for _ in range(12)))
+    assert len({endpoint.ipv4 for _, endpoint in found}) == 12
+    ports = await asyncio.gather(*(rig.manager.publish(one.id, endpoint, [PortWish(80)]) for one, endpoint in found))
+    assert len({bound.host_port for published in ports for bound in published}) == 12
