@@ -69,6 +69,8 @@ class Images:
         self._core.events.publish("image", action, identity, attributes)
         if action == "delete":
             self._core.trust.forget_unused()
+        elif action == "pull":
+            self._core.trust.arrived()
 
     def _users(self, image: str) -> builtins.list[ImageUser]:
         return [ImageUser(one.id, one.status.active or one.status.state == "restarting") for one in self._core.table

@@ -53,6 +53,8 @@ class Trust:
         self._stamp: tuple[int, ...] = ()
         self._policy = ACCEPT_ALL
         self._broken = ""
+        #: Digests whose signatures are kept for a pull that is under way.
+        self._coming: set[str] = set()
         #: Verdicts that were good, for this policy: (image, name) -> True.
         self._good: set[tuple[str, str]] = set()
 
@@ -186,11 +188,18 @@ class Trust:
             raise
 
     def forget_unused(self) -> None:
-        """Drop the signatures of digests that no image has any more."""
-        used = {name.partition("@")[2] for image in self._store.list() for name in image.digests}
+        """Drop the signatures of digests that no image has any more, and none is coming for."""
+        used = self._used() | self._coming
         for name in os.listdir(self._folder) if os.path.isdir(self._folder) else []:
             if f"sha256:{name.removesuffix('.json')}" not in used:
                 os.unlink(f"{self._folder}/{name}")
+
+    def arrived(self) -> None:
+        """An image has come: its signatures stay for as long as it does."""
+        self._coming -= self._used()
+
+    def _used(self) -> set[str]:
+        return {name.partition("@")[2] for image in self._store.list() for name in image.digests}
 
     # --- registries -------------------------------------------------------------------------------------------------
     async def before_pull(self, name: str, auth: RegistryAuth | None) -> str:
@@ -217,6 +226,7 @@ class Trust:
             raise Forbidden(f"{reference.familiar} is not pulled: {reference.familiar_name} must be signed by {names}, "
                             f"and none of the {len(found)} signatures of {digest} in the registry is by them (policy: "
                             f"{self.path})")
+        self._coming.add(digest)
         await asyncio.to_thread(self._keep, digest, found)
         self._good.clear()
         return "Signed by " + ", ".join(dict.fromkeys(os.path.basename(key.name) for key in keys if key))

@@ -141,6 +141,20 @@ def test_a_signature_copied_from_another_image_or_repository_proves_nothing(worl
     assert "Signed by" in world.docker("pull", good)
 
 
+def test_signatures_stay_while_their_image_is_there_and_go_with_it(world: World) -> None:
+    other, image = world.push("stay/other:1", "another"), world.push("stay/app:1", "this one")
+    world.docker("pull", other)
+    world.set(f"{world.host}/stay/app", "ours.pub")
+    world.sign(image)
+    world.docker("pull", image)
+    kept = Path(world.helper.data, "images/trust")
+    name = json.loads(world.slipway("trust", "inspect", "--json", image))["digest"].partition(":")[2] + ".json"
+    world.docker("rmi", other)
+    assert (kept / name).exists() and world.docker("run", "--rm", image) == "this one"
+    world.docker("rmi", image)
+    assert not (kept / name).exists()
+
+
 def test_a_name_given_here_makes_no_image_trusted(world: World) -> None:
     evil = world.push("any/thing:1", "evil")
     world.docker("pull", evil)
