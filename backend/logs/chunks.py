@@ -27,7 +27,7 @@ MAGIC = 0xA7
 CONTINUES = 1  # flag: the chunk starts in the middle of a line of its stream
 MAX_CHUNK = 1 << 20
 BLOCK = 1 << 20
-_STEP = 128 << 10  # the first read of a walk: most tails are short
+_STEP = 16 << 10  # the first read: a follower finds little that is new, most tails are short
 _NAME = re.compile(r"chunks-(\d{8})\.log")
 _MAGIC_AT = 6
 
@@ -54,6 +54,11 @@ def path(directory: str, number: int) -> str:
     return f"{directory}/chunks-{number:08d}.log"
 
 
+def is_last(directory: str, number: int, fd: int) -> bool:
+    """Whether no file comes after that one, open as *fd*. The files go in order: the next outlives this one's name."""
+    return os.fstat(fd).st_nlink > 0 and not os.path.exists(path(directory, number + 1))
+
+
 def valid_end(fd: int, size: int) -> int:
     """The offset after the last whole record: *size* unless a crash tore the end."""
     for reach in (MAX_LINE >> 4, MAX_CHUNK + 2 * OVERHEAD):
@@ -78,7 +83,7 @@ def record_before(buffer: bytes, end: int) -> int:
 
 def chunks(fd: int, offset: int) -> Iterator[tuple[int, Chunk]]:
     """(offset after it, chunk) for each whole record from *offset* on."""
-    buffer, base, at, step = b"", offset, 0, _STEP
+    buffer, base, at, step, ended = b"", offset, 0, _STEP, False
     while True:
         state = _whole(buffer, at)
         if state > 0:
@@ -92,12 +97,15 @@ def chunks(fd: int, offset: int) -> Iterator[tuple[int, Chunk]]:
             if found >= 0:
                 at = found
                 continue
+        if ended:
+            return
         base, buffer, at = base + at, buffer[at:], 0
         if len(buffer) > 4 * MAX_CHUNK:
             return  # nothing of ours for as long as a record can be
         more = os.pread(fd, step, base + len(buffer))
         if not more:
             return
+        ended = len(more) < step
         buffer, step = buffer + more, BLOCK
 
 
@@ -150,10 +158,10 @@ class Backward:
             total = record_before(buffer, end - base) if end - base >= OVERHEAD else 0
             if total == 0:
                 base = max(end - step, 0)
-                buffer, step = os.pread(fd, end - base, base), BLOCK + MAX_CHUNK
+                buffer, step = os.pread(fd, end - base, base), (BLOCK + MAX_CHUNK if step > _STEP else 10 * _STEP)
                 total = record_before(buffer, end - base) if OVERHEAD <= len(buffer) == end - base else 0
-            if total == 0 and base > 0:
-                base = max(end - step, 0)
+            if total == 0 and base > 0:  # it is longer than that
+                base = max(end - BLOCK - MAX_CHUNK, 0)
                 buffer = os.pread(fd, end - base, base)
                 total = record_before(buffer, end - base) if len(buffer) == end - base else 0
             if total == 0:

@@ -157,6 +157,8 @@ class _ChunkReader:
             if self._fd < 0 and not self._open_next():
                 return
             yield from self._file()
+            if chunks.is_last(self._directory, self._position.file, self._fd):
+                return
             following = [n for n in chunks.files(self._directory) if n > self._position.file]
             if not following:
                 return

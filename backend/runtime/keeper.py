@@ -48,6 +48,7 @@ class Connection:
         self._loop, self._sock, self._keeper = loop, sock, keeper
         self._queue: list[tuple[bytes, list[int]]] = []
         self.watched_logs: set[str] = set()
+        self._grown: set[str] = set()  # watched logs of which it has not been told yet
         sock.setblocking(False)
         loop.watch(sock.fileno(), IN, self._ready)
 
@@ -56,8 +57,17 @@ class Connection:
         self._queue.append((encode(message), [os.dup(fd) for fd in fds or []]))
         self._flush()
 
+    def log_grown(self, id: str) -> None:
+        """Tells so; once only while the helper is slow to read, or stopped: nothing may pile up here."""
+        if self._queue:
+            self._grown.add(id)
+        else:
+            self.send({"event": "log", "id": id})
+
     def _flush(self) -> None:
-        while self._queue:
+        while self._queue or self._grown:
+            if not self._queue:
+                self._queue.append((encode({"event": "log", "id": self._grown.pop()}), []))
             data, fds = self._queue[0]
             try:
                 sc.send_fds(self._sock, data, fds)
@@ -177,7 +187,7 @@ class Server:
     def _log_grown(self, id: str) -> None:
         for connection in self._connections[:]:
             if id in connection.watched_logs:
-                connection.send({"event": "log", "id": id})
+                connection.log_grown(id)
 
     def request(self, connection: Connection, data: bytes, fds: list[int]) -> None:
         """One request. Descriptors that the operation does not keep are closed here."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -440,3 +441,33 @@ async def test_input_that_is_closed_is_closed_although_the_helper_holds_a_copy(l
     assert frames(await read_all(sock))[1] == b"5\n"
     await lab.exit(id)
     assert lab.keeper.held.get(id) is None and copy.fds == {}
+
+
+async def test_a_full_disk_costs_lines_and_neither_the_container_nor_its_log(lab: Lab) -> None:
+    config = lab.config("sh", "-c", "echo first; yes | head -c 3000000; read x; echo last; exit 3")
+    place = f"{lab.at}/full/log"
+    os.makedirs(place)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=True)
+    try:
+        Path(place, "other").write_bytes(bytes(100_000))
+        id = await lab.create(config, OPEN, id="full")
+        sock = await lab.keeper.attach(id, stdin=True, stdout=True, stderr=True)
+        await lab.keeper.start(id)
+        await asyncio.to_thread(drain, sock, 3_000_006)         # a client sees all of it, whatever the disk says
+        assert logged(lab, id)[0] == b"first\n" and logged(lab, id)[-1].strip() in (b"y", b"")
+        os.unlink(f"{place}/other")                             # somebody makes room
+        sock.send(b"\n")
+        assert (await lab.exit(id)).code == 3
+        sock.close()
+        assert logged(lab, id)[-1] == logged(lab, id, tail=1)[-1] == b"last\n"
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def drain(sock: socket.socket, count: int) -> None:
+    """Reads frames until *count* bytes of output have come."""
+    sock.setblocking(True)
+    sock.settimeout(20)
+    while count > 0:
+        size = int.from_bytes(sock.recv(8, socket.MSG_WAITALL)[4:], "big")
+        count -= len(sock.recv(size, socket.MSG_WAITALL))
