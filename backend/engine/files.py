@@ -301,7 +301,7 @@ def _target(repository: str, tag: str) -> str:
         return ""
     reference = parse(f"{repository}:{tag}" if tag else repository)
     if reference.digest:
-        raise InvalidArgument("cannot commit to a digest reference")
+        raise InvalidArgument("cannot import digest reference")
     return str(reference.with_default_tag().familiar)
 
 

@@ -63,7 +63,7 @@ def _failure(error: Exception) -> TaskFailed:
     """What went wrong, in the words of the protocol."""
     if isinstance(error, OSError):
         reason = {errno.ENOENT: "no_such", errno.EROFS: "read_only"}.get(error.errno or 0, "other")
-        return TaskFailed(reason, f"{_shown(error)}{error.strerror}", error.errno)
+        return TaskFailed(reason, f"{_shown(error)}{(error.strerror or '').lower()}", error.errno)
     reasons = {BadTar: "bad_archive", Refused: "refused", users.NoSuchUser: "no_user"}
     return TaskFailed(reasons.get(type(error), "other"), str(error))
 
@@ -85,7 +85,10 @@ def look(root: int, path: str) -> os.stat_result:
 
 
 def _open(root: int, path: str, flags: int) -> int:
-    return sc.openat2(root, path.lstrip("/") or ".", flags, resolve=_IN_ROOT)
+    try:
+        return sc.openat2(root, path.lstrip("/") or ".", flags, resolve=_IN_ROOT)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def base_name(path: str) -> str:

@@ -83,6 +83,8 @@ async def export(call: Call) -> web.StreamResponse:
 
 async def commit(call: Call) -> web.StreamResponse:
     query = call.http.query
+    if not query.get("container"):
+        raise InvalidArgument('invalid name or ID supplied: ""')
     body = (await call.body()).strip()
     config = decode_body(body, api.CommitConfig) if body not in (b"", b"null") else None
     made = await call.engine.files.commit(
