@@ -24,6 +24,7 @@ from backend.engine.core import Core
 from backend.engine.life import Life
 from backend.engine.mountsources import sources
 from backend.engine.rootview import root_of
+from backend.engine.threads import tidy, undisturbed
 from backend.errors import Conflict, EngineError, InvalidArgument, NotFound, ServerError, Unavailable
 from backend.images.changes import apply
 from backend.images.inflate import Inflater
@@ -62,7 +63,7 @@ class Archive:
 
     async def close(self) -> None:
         """Let go of everything."""
-        await self._stack.aclose()
+        await undisturbed(self._stack.aclose())
 
 
 class Files:
@@ -84,13 +85,13 @@ class Files:
                 look = await inner.enter_async_context(self._look(container, write=data == "in", own=own))
                 job = await FileJob.start(self._core.keeper, look, dict(task), data, upload)
             except KeeperError as error:
-                await inner.aclose()
+                await undisturbed(inner.aclose())
                 if error.reason != "not_running" or attempt == _ATTEMPTS - 1:
                     raise
                 await asyncio.sleep(0.05)          # its end is being told
                 continue
             except BaseException:
-                await inner.aclose()
+                await undisturbed(inner.aclose())
                 raise
             await stack.enter_async_context(inner)
             return await stack.enter_async_context(job)
@@ -131,7 +132,7 @@ class Files:
     async def stat(self, ref: str, path: str) -> api.PathStat:
         """What is at *path*, the last link of it not followed. :class:`NotFound` in Docker's words."""
         container = self._core.table.get(ref)
-        async with AsyncExitStack() as stack:
+        async with tidy() as stack:
             try:
                 job = await self._start(container, {"kind": "stat", "path": clean(path)}, "", stack)
                 return _path_stat(await job.report("stat"))
@@ -148,10 +149,10 @@ class Files:
             job = await self._start(container, task, "out", stack)
             seen = _path_stat(await job.report("stat"))
         except KeeperError as error:
-            await stack.aclose()
+            await undisturbed(stack.aclose())
             raise refusal(error, ref, path) from error
         except BaseException:
-            await stack.aclose()
+            await undisturbed(stack.aclose())
             raise
         self._life.tell(container, "archive-path")
         return Archive(job, stack, f"copying {path} from container {ref}", seen)
@@ -166,7 +167,7 @@ class Files:
         container = self._core.table.get(ref)
         owner = container.record.config.user if copy_owner else ""
         task = {"kind": "extract", "path": clean(path), "keep_kinds": keep_kinds, "owner": owner}
-        async with AsyncExitStack() as stack:
+        async with tidy() as stack:
             try:
                 upload = source if isinstance(source, Upload) else None
                 job = await self._start(container, task, "in", stack, upload=upload)
@@ -205,10 +206,10 @@ class Files:
             job = await self._start(container, {"kind": "export"}, "out", stack, own=True)
             await job.report("ready")
         except KeeperError as error:
-            await stack.aclose()
+            await undisturbed(stack.aclose())
             raise ServerError(f"Error exporting container {ref}: {error.message}") from error
         except BaseException:
-            await stack.aclose()
+            await undisturbed(stack.aclose())
             raise
         self._life.tell(container, "export")
         return Archive(job, stack, f"Error exporting container {ref}")
@@ -221,12 +222,10 @@ class Files:
         name = _target(repository, tag)
         defaults = _defaults(config or container.record.config, container.record.config, changes)
         change = Commit(defaults, name, author, comment, " ".join(container.record.config.cmd or ()))
-        paused = pause and await self._life.hold(container)
-        try:
+        async with tidy() as stack:
+            if pause:
+                await undisturbed(self._life.hold_for(container, stack))
             image = await self._commit(container, change)
-        finally:
-            if paused:
-                await self._life.let_go(container)
         shown = parse(name).familiar if name else ""
         self._life.tell(container, "commit", comment=comment, imageID=image, imageRef=shown)
         return image

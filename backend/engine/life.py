@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
+from contextlib import AsyncExitStack
 
 from backend.engine import order, volumedrivers
 from backend.engine.clock import SECOND
@@ -373,6 +374,11 @@ class Life:
                 return False
             raise
         return True
+
+    async def hold_for(self, container: Container, stack: AsyncExitStack) -> None:
+        """:meth:`hold` until *stack* ends."""
+        if await self.hold(container):
+            stack.push_async_callback(self.let_go, container)
 
     async def let_go(self, container: Container) -> None:
         """The end of :meth:`hold`; of no effect if others hold it still, or it has ended or been unpaused meanwhile."""

@@ -10,7 +10,7 @@ import msgspec
 
 from backend.engine.record import MountRecord
 from backend.engine.spec import PROPAGATIONS, tmpfs_options
-from backend.errors import InvalidArgument, NotImplemented_
+from backend.errors import InvalidArgument
 from backend.spec import api
 
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -23,7 +23,8 @@ _TMPFS_WORDS = frozenset({"exec", "noexec"})
 def check_volume_name(name: str) -> None:
     """Raise :class:`InvalidArgument` for a name that no volume may have."""
     if len(name) == 1:
-        raise InvalidArgument("volume name is too short, names should be at least two alphanumeric characters")
+        raise InvalidArgument(f"create {name}: volume name is too short, names should be at least two alphanumeric "
+                              "characters")
     if not _VOLUME_NAME.fullmatch(name):
         raise InvalidArgument(f'create {name}: "{name}" includes invalid characters for a local volume name, only '
                               '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use '
@@ -69,10 +70,14 @@ def parse_bind(text: str) -> MountRecord:
     propagation = next((one for one in options if one in PROPAGATIONS), "")
     read_only = "ro" in options
     if source.startswith("/"):
+        if "nocopy" in options:
+            raise InvalidArgument(f"invalid volume specification: '{text}': invalid mount config for type \"bind\": "
+                                  "field VolumeOptions must not be specified")
         return MountRecord(kind="bind", target=target, source=_clean(source), mode=mode, read_only=read_only,
                            propagation=propagation or "rprivate", create_source=True)
     if propagation:
-        raise InvalidArgument(f"invalid volume specification: '{text}': propagation needs a path of the host")
+        raise InvalidArgument(f"invalid volume specification: '{text}': invalid mount config for type \"volume\": "
+                              "field BindOptions must not be specified")
     check_volume_name(source)
     return MountRecord(kind="volume", target=target, volume=source, mode=mode or "z",
                        read_only=read_only, copy="nocopy" not in options)
@@ -80,7 +85,7 @@ def parse_bind(text: str) -> MountRecord:
 
 def parse_mount(one: api.Mount) -> MountRecord:
     """One `--mount`."""
-    kind = one.type or "volume"
+    kind = one.type
     if not one.target:
         raise _bad(kind, "field Target must not be empty")
     if not one.target.startswith("/"):
@@ -90,11 +95,19 @@ def parse_mount(one: api.Mount) -> MountRecord:
         raise _bad(kind, "invalid specification: destination can't be '/'")
     makers: dict[str, Callable[[api.Mount, str], MountRecord]] = {
         "bind": _bind, "volume": _volume, "tmpfs": _tmpfs, "image": _image}
-    if kind in ("npipe", "cluster"):
-        raise NotImplemented_(f"mounts of type {kind} are not supported yet")
     if kind not in makers:
         raise _bad(kind, "mount type unknown")
+    _check_options(one)
     return makers[kind](one, target)
+
+
+def _check_options(one: api.Mount) -> None:
+    """Options of another type of mount are a mistake."""
+    given = {"bind": one.bind_options, "volume": one.volume_options, "tmpfs": one.tmpfs_options,
+             "image": one.image_options}
+    for kind, options in given.items():
+        if options is not None and kind != one.type:
+            raise InvalidArgument(f'{kind.capitalize()}Options must not be specified on mount type "{one.type}"')
 
 
 def _bad(kind: str, why: str) -> InvalidArgument:
@@ -106,8 +119,6 @@ def _bind(one: api.Mount, target: str) -> MountRecord:
         raise _bad("bind", "field Source must not be empty")
     if not one.source.startswith("/"):
         raise _bad("bind", f"invalid mount path: '{one.source}' mount path must be absolute")
-    if one.volume_options is not None or one.tmpfs_options is not None:
-        raise _bad("bind", "only BindOptions may be given")
     options = one.bind_options or api.BindOptions()
     if options.read_only_non_recursive and options.read_only_force_recursive:
         raise _bad("bind", "ReadOnlyNonRecursive and ReadOnlyForceRecursive exclude each other")
@@ -125,8 +136,6 @@ def _bind(one: api.Mount, target: str) -> MountRecord:
 
 
 def _volume(one: api.Mount, target: str) -> MountRecord:
-    if one.bind_options is not None or one.tmpfs_options is not None:
-        raise _bad("volume", "only VolumeOptions may be given")
     options = one.volume_options or api.VolumeOptions()
     config = options.driver_config or api.DriverConfig()
     if options.subpath and not one.source:
@@ -137,7 +146,7 @@ def _volume(one: api.Mount, target: str) -> MountRecord:
         check_volume_name(one.source)
     return MountRecord(kind="volume", target=target, volume=one.source, driver=config.name,
                        driver_options=config.options or {}, labels=options.labels or {},
-                       mode="z" if one.source else "", read_only=one.read_only, anonymous=not one.source,
+                       mode="z", read_only=one.read_only, anonymous=not one.source,
                        copy=not options.no_copy and not options.subpath, subpath=options.subpath)
 
 
@@ -149,8 +158,6 @@ def _is_inside(path: str) -> bool:
 def _image(one: api.Mount, target: str) -> MountRecord:
     if not one.source:
         raise _bad("image", "field Source must not be empty")
-    if one.bind_options is not None or one.volume_options is not None or one.tmpfs_options is not None:
-        raise _bad("image", "only ImageOptions may be given")
     options = one.image_options or api.ImageOptions()
     if options.subpath and not _is_inside(options.subpath):
         raise _bad("image", "subpath must be a relative path within the volume")
@@ -160,8 +167,6 @@ def _image(one: api.Mount, target: str) -> MountRecord:
 def _tmpfs(one: api.Mount, target: str) -> MountRecord:
     if one.source:
         raise _bad("tmpfs", "field Source must not be specified")
-    if one.bind_options is not None or one.volume_options is not None:
-        raise _bad("tmpfs", "only TmpfsOptions may be given")
     options = one.tmpfs_options or api.TmpfsOptions()
     if options.size_bytes < 0 or options.mode < 0:
         raise _bad("tmpfs", "size and mode must not be negative")
@@ -192,6 +197,8 @@ def collect(config: api.ContainerConfig, host: api.HostConfig, image_volumes: Se
             found[one.target] = one
     inherited = set(found)
     asked = [_driven(parse_bind(text), host) for text in host.binds or ()] + [parse_mount(one) for one in host.mounts]
+    if any(_clean(path) == "/" for path in host.tmpfs):
+        raise InvalidArgument("invalid specification: destination can't be '/'")
     asked += [MountRecord(kind="tmpfs", target=_target(path, path), options=tmpfs_options(options), anonymous=True)
               for path, options in host.tmpfs.items()]
     for one in asked:
@@ -214,10 +221,12 @@ def _volumes_from(text: str, others: Callable[[str], Sequence[MountRecord]]) -> 
     name, _, mode = text.partition(":")
     if bad := [one for one in mode.split(",") if one and one not in ("ro", "rw", "z", "Z")]:
         raise InvalidArgument(f"invalid mode: {bad[0]}")
+    if not text:
+        raise InvalidArgument("volumes-from specification cannot be an empty string")
     if not name or mode not in ("", "ro", "rw", "z", "Z", "ro,z", "rw,z"):
         raise InvalidArgument(f"invalid volumes-from specification: '{text}'")
     read_only = mode.startswith("ro")
-    return [msgspec.structs.replace(one, read_only=one.read_only or read_only, mode=mode or one.mode)
+    return [msgspec.structs.replace(one, read_only=one.read_only or read_only, mode="")
             for one in others(name) if one.kind != "tmpfs"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from backend.engine.rootview import root_of
 from backend.errors import InvalidArgument, ServerError
 from backend.runtime import syscalls as sc
 
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
 _BENEATH = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS
 
 
@@ -34,6 +36,7 @@ async def sources(core: Core, mounts: Sequence[MountRecord], holder: str,
         else:
             if one.kind == "bind":
                 check_bind(one, make=True)
+                check_propagation(one)
             made.append(one)
     return tuple(made)
 
@@ -50,6 +53,31 @@ def check_bind(one: MountRecord, *, make: bool) -> None:
         except OSError as error:
             raise ServerError(f"error while creating mount source path '{one.source}': "
                               f"mkdir {error.filename}: {(error.strerror or '').lower()}") from error
+
+
+def check_propagation(one: MountRecord) -> None:
+    """Refuse a bind that is to share mounts with the host where the host's own mount shares none."""
+    shared, slave = one.propagation in ("shared", "rshared"), one.propagation in ("slave", "rslave")
+    if not (shared or slave):
+        return
+    point, tags = _mount_of(os.path.realpath(one.source))
+    if "shared:" in tags or (slave and "master:" in tags):
+        return
+    kind = "shared" if shared else "shared or slave"
+    raise ServerError(f"path {one.source} is mounted on {point} but it is not a {kind} mount")
+
+
+def _mount_of(path: str) -> tuple[str, str]:
+    """The mount point that holds *path*, and what the kernel says of its propagation (proc_pid_mountinfo(5))."""
+    wanted, found, tags = os.fsencode(path), b"/", b""
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            words = line.partition(b" - ")[0].split(b" ")
+            point = _ESCAPE.sub(lambda digits: bytes([int(digits[1], 8)]), words[4])
+            inside = wanted == point or wanted.startswith(point.rstrip(b"/") + b"/")
+            if inside and len(point) >= len(found):         # of several at one place the last covers the others
+                found, tags = point, b" ".join(words[6:])
+    return os.fsdecode(found), tags.decode()
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from backend.engine.core import Core
 from backend.engine.files import Archive, feed
 from backend.engine.life import Life
 from backend.engine.record import MountRecord
-from backend.engine.threads import to_the_end
+from backend.engine.threads import tidy, to_the_end, undisturbed
 from backend.engine.volumes import view
 from backend.errors import Conflict, EngineError, InvalidArgument, NotFound, ServerError
 from backend.runtime.client import KeeperError
@@ -59,7 +59,7 @@ class VolumeFiles:
         except OSError as error:
             raise ServerError(f"volume {name}: {error.strerror}") from error
         finally:
-            await volumedrivers.unmount(self._core, mounts, holder)
+            await undisturbed(volumedrivers.unmount(self._core, mounts, holder))
 
     async def _inside(self, name: str, work: Callable[..., T], *arguments: str, **more: Any) -> T:
         async with self._held(name) as root:
@@ -119,10 +119,9 @@ class VolumeFiles:
     @asynccontextmanager
     async def _still(self, name: str) -> AsyncGenerator[None]:
         """While this lasts, no running container writes to the volume."""
-        async with AsyncExitStack() as stack:
+        async with tidy() as stack:
             for one in self._running(name, writers=True):
-                if await self._life.hold(one):
-                    stack.push_async_callback(self._life.let_go, one)
+                await undisturbed(self._life.hold_for(one, stack))
             yield
 
     async def _copy(self, name: str, source: int, target: int) -> None:
@@ -152,10 +151,10 @@ class VolumeFiles:
                 await FileJob.start(self._core.keeper, Look(directory=root), task, "out"))
             await job.report("stat")
         except KeeperError as error:
-            await stack.aclose()
+            await undisturbed(stack.aclose())
             raise _refusal(error, name) from error
         except BaseException:
-            await stack.aclose()
+            await undisturbed(stack.aclose())
             raise
         return Backup(Archive(job, stack, f"backup of volume {name}"), compression)
 

@@ -271,3 +271,22 @@ async def test_a_container_held_for_a_backup_goes_on_when_the_helper_is_killed(c
     assert (await client.inspect_container("held")).state.status == "running"
     assert [one for one in os.listdir(disk.parent.parent) if one.startswith(".scratch")] == []
     helper.docker("rm", "-f", "held")
+
+
+async def test_a_client_that_leaves_during_the_pause_leaves_nobody_paused(client: Client, helper: PrivateHelper) -> None:
+    files, disk = await fresh(client, "left")
+    (disk / "large").write_bytes(os.urandom(1 << 20) * 200)
+    helper.docker("run", "-d", "--name", "left", "-v", "left:/v", "bb:1", "sleep", "1000")
+    for _ in range(3):
+        backup = asyncio.ensure_future(whole(files.backup()))
+        while not backup.done() and (await client.inspect_container("left")).state.status != "paused":
+            pass
+        backup.cancel()
+        await asyncio.wait([backup])
+        async with asyncio.timeout(30):
+            while (await client.inspect_container("left")).state.status != "running":
+                await asyncio.sleep(0.01)
+    helper.docker("rm", "-f", "left")
+    async with asyncio.timeout(30):
+        while [one for one in os.listdir(disk.parent.parent) if one.startswith(".")]:
+            await asyncio.sleep(0.01)

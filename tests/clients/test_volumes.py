@@ -237,3 +237,18 @@ def test_an_image_is_mounted_read_only_and_stays_while_it_is(helper: PrivateHelp
     helper.docker("rmi", "layered:1")
     assert "No such image" in refused(helper, "create", "--mount", "type=image,src=nowhere:1,dst=/x", "bb:1")
     assert os.listdir(f"{helper.exec}/parts") == []
+
+
+def test_a_bind_shares_mounts_with_the_host_only_where_the_host_shares_them(helper: PrivateHelper, tmp_path: Path) -> None:
+    os.system(f"mount --bind {tmp_path} {tmp_path} && mount --make-private {tmp_path}")
+    try:
+        said = refused(helper, "run", "--rm", "-v", f"{tmp_path}:/x:rshared", "bb:1", "true")
+        assert f"path {tmp_path} is mounted on {tmp_path} but it is not a shared mount" in said
+        os.system(f"mount --make-shared {tmp_path}")
+        helper.docker("run", "-d", "--name", "sharing", "-v", f"{tmp_path}:/x:rslave", "bb:1", "sleep", "1000")
+        (tmp_path / "later").mkdir()
+        os.system(f"mount -t tmpfs none {tmp_path}/later && touch {tmp_path}/later/f")
+        assert helper.docker("exec", "sharing", "ls", "/x/later").stdout == b"f\n"
+        helper.docker("rm", "-f", "sharing")
+    finally:
+        os.system(f"umount {tmp_path}/later; umount {tmp_path}")
