@@ -150,7 +150,7 @@ class Execs:
             if not detach:
                 sock = await keeper.attach(container.id, one.id, stdin=body.attach_stdin, stdout=body.attach_stdout,
                                            stderr=body.attach_stderr, framed=not tty)
-            await keeper.exec_start(container.id, one.id)
+            one.pid = await keeper.exec_start(container.id, one.id)
         except BaseException:
             if sock is not None:
                 sock.close()

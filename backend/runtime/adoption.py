@@ -72,8 +72,11 @@ def restore(records: Records, find: bool) -> Iterator[tuple[Container, dict[int,
         process.status = "running" if end is None else "stopped"
         cgroup = Cgroup(state.cgroup)
         outputs = _find_outputs(state, process, cgroup) if end is None and find else {}
-        linux = _linux(state)
-        yield Container(process, cgroup, state.flags, state.bundle, log, linux.get("seccomp"), id_maps(linux)), outputs
+        config = _config(state)
+        linux = config.get("linux") or {}
+        container = Container(process, cgroup, state.flags, state.bundle, log, linux.get("seccomp"), id_maps(linux))
+        container.traces = _may_trace(config)
+        yield container, outputs
 
 
 def _look(state: State, process: Process) -> Exit | None:
@@ -140,12 +143,17 @@ def told_by(pidfd: int, end: Exit) -> Exit:
     return Exit(end.id, end.exec_id, 128 + number if number else code, number, end.at, end.oom, known=True)
 
 
-def _linux(state: State) -> dict[str, Any]:
+def _config(state: State) -> dict[str, Any]:
     """What its bundle says, for execs; nothing if it is gone."""
     try:
-        return read_config(state.bundle).get("linux") or {}
+        return read_config(state.bundle)
     except BadConfig:
         return {}
+
+
+def _may_trace(config: dict[str, Any]) -> bool:
+    held = ((config.get("process") or {}).get("capabilities") or {}).get("bounding") or []
+    return "CAP_SYS_PTRACE" in held and not (config.get("linux") or {}).get("uidMappings")
 
 
 # --- becoming a newer keeper (see backend.runtime.upgrade) ----------------------------------------------------------

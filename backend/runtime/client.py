@@ -361,29 +361,32 @@ class Keeper:
         reply = await self._ask(Op.EXEC, id=id, exec_id=exec_id, process=process, stdio=asdict(stdio))
         return self._hold((id, exec_id), stdio, reply)
 
-    async def exec_start(self, id: str, exec_id: str) -> None:
-        """Runs a prepared exec. KeeperError with reason "no_such": it was lost with its keeper; prepare it again.
+    async def exec_start(self, id: str, exec_id: str) -> int:
+        """Runs a prepared exec; returns the pid of its program.
 
-        If the keeper is lost in this moment, the exec's end tells: 125 if it never ran.
+        KeeperError with reason "no_such": it was lost with its keeper; prepare it again. If the keeper is lost in this
+        moment, the exec's end tells: 125 if it never ran.
         """
         await self._available()
         copy = self.held.get(id, exec_id)
         if copy is not None:
             copy.started = True
         try:
-            await self._ask(Op.EXEC_START, id=id, exec_id=exec_id)
+            answer, fds = await self._ask(Op.EXEC_START, id=id, exec_id=exec_id)
         except KeeperError as error:
             if error.reason == "lost" and copy is not None and not self._closed:
                 await self._available()
-                return
+                return copy.pid
             self.held.drop(id, exec_id)
             raise
+        if fds:
+            self.held.renew(id, exec_id, int(answer["pid"]), fds[0])
+        return int(answer["pid"])
 
     async def exec(self, id: str, exec_id: str, process: dict[str, Any], stdio: Stdio) -> int:
         """Prepares and runs in one go, for an exec that nobody attaches to."""
-        pid = await self.exec_prepare(id, exec_id, process, stdio)
-        await self.exec_start(id, exec_id)
-        return pid
+        await self.exec_prepare(id, exec_id, process, stdio)
+        return await self.exec_start(id, exec_id)
 
     async def kill(self, id: str, signal: int, exec_id: str = "", every: bool = False) -> None:
         """Signals the process, or with *every* all of the container's."""

@@ -30,6 +30,7 @@ from backend.runtime.pump import Streams
 from backend.runtime.records import Records, State, birth, zombie_status
 from backend.runtime.requests import Requests, join_client
 from backend.runtime.spawn import Child, Machine
+from backend.runtime.tracing import Tracers, may_trace
 
 _REFILL = 0.004  # seconds after a start: the client has its answer, and a burst is not slowed
 _TRIES = 50  # 20 ms apart: until whoever inherited a dead process has collected it
@@ -59,6 +60,7 @@ class Containers:
         self._confined = Confined(loop, machine)
         self._trees = Files(loop, machine, exec_root)
         self._requests = Requests(self._all, self._process)
+        self._tracers = Tracers()
         self._external = External(loop, exec_root, self._child_pids)
         self._handlers: dict[Op, Callable[[dict[str, Any], list[int], Answer], None]] = {
             Op.CREATE: self._create,
@@ -159,6 +161,8 @@ class Containers:
         process = self._process_of(id, "", child, stdio, answer)
         container = Container(process, group, flags, bundle, log, linux.get("seccomp"), launch.maps)
         self._all[id] = container
+        if may_trace(launch.process.capabilities.bounding, own_ids=launch.maps is not None):
+            self._tracers.note(process.pid)
         if not stdio.tty:
             self._make_streams(container, process, child.outputs, child.stdin)
         try:
@@ -213,6 +217,7 @@ class Containers:
     def _process_of(self, id: str, exec_id: str, child: Child, stdio: Stdio, answer: Answer) -> Process:
         process = Process(id, exec_id, child.pid, child.pidfd, stdio, sync=child.sync, answer=answer)
         process.outputs, process.stdin = child.outputs, child.stdin
+        process.hidden = child.hidden
         self._loop.watch(child.sync.fileno(), IN, lambda _: self._heard(process))
         self._loop.watch(child.pidfd, IN, lambda _: self._exited(process))
         return process
@@ -257,6 +262,9 @@ class Containers:
         if data == init.READY:
             self._ready(process, fds)
             return
+        if data.startswith(init.INSIDE):
+            self._inside(process, int(data[1:]), fds[0])
+            return
         for fd in fds:
             os.close(fd)
         self._loop.forget(process.sync.fileno())
@@ -271,6 +279,18 @@ class Containers:
         elif process.status in ("preparing", "created"):
             stage = "exec" if process.exec_id else "create"
             self._fail(process, KeeperError(stage, "other", "the first process died before it could start the program"))
+
+    def _inside(self, process: Process, pid: int, pidfd: int) -> None:
+        """The stage of a hidden exec has forked the process that is inside: that one counts from now on."""
+        stage = process.pidfd
+        process.pid, process.pidfd = pid, pidfd
+        self._loop.watch(pidfd, IN, lambda _: self._exited(process))
+        self._loop.watch(stage, IN, lambda _: self._stage_over(stage))
+
+    def _stage_over(self, stage: int) -> None:
+        self._loop.forget(stage)
+        spawn.reap(stage)
+        os.close(stage)
 
     def _ready(self, process: Process, fds: list[int]) -> None:
         container = self._all[process.id]
@@ -375,6 +395,8 @@ class Containers:
         for container, outputs in adoption.restore(self._records, find):
             process = container.process
             self._all[process.id] = container
+            if container.traces and process.status == "running":
+                self._tracers.note(process.pid)
             if outputs:
                 self._make_streams(container, process, outputs, -1, resumes=True)
                 if process.streams is not None:
@@ -457,7 +479,8 @@ class Containers:
         self._loop.later(_REFILL, self._machine.pool.fill)
         if process.answer is not None:
             answer, process.answer = process.answer, None
-            answer({"pid": process.pid, "started_at": process.started_at})
+            names, copies = (["pidfd"], [process.pidfd]) if process.hidden else ([], [])
+            answer({"pid": process.pid, "started_at": process.started_at, "fds": names}, copies)
 
     def _fail(self, process: Process, error: KeeperError) -> None:
         """A start that cannot be: all is taken back before the answer is given, so nothing is left when it arrives."""
@@ -487,6 +510,7 @@ class Containers:
                 flags=container.flags,
                 maps=container.maps,
                 keyring=f"_ses.{container.process.id}",
+                hidden=self._tracers.beside(container.process.pid),
             )
             child = spawn.spawn(self._machine, launch, stdio)
         except ProcessLookupError as error:
@@ -495,11 +519,18 @@ class Containers:
             raise spawn.refusal("exec", error) from error
         process = self._process_of(container.process.id, exec_id, child, stdio, answer)
         container.execs[exec_id] = process
+        if may_trace(launch.process.capabilities.bounding, own_ids=container.maps is not None):
+            self._tracers.note(container.process.pid)  # later ones are beside this one
         if not stdio.tty:
             self._make_streams(container, process, child.outputs, child.stdin)
 
     # --- the end ----------------------------------------------------------------------------------------------------
     def _exited(self, process: Process) -> None:
+        if process.hidden and process.sync is not None:
+            before = process.pidfd
+            self._last_words(process)
+            if process.pidfd != before:
+                return  # it was the stage's end
         self._loop.forget(process.pidfd)
         try:
             status: int | None = spawn.reap(process.pidfd)

@@ -101,6 +101,15 @@ class Copies:
         if found is not None:
             found.close()
 
+    def renew(self, id: str, exec_id: str, pid: int, pidfd: int) -> None:
+        """Another process carries an exec on than was forked for it."""
+        found = self._all.get((id, exec_id))
+        if found is None:
+            os.close(pidfd)  # it has ended already
+            return
+        os.close(found.fds.pop("pidfd"))
+        found.pid, found.fds["pidfd"] = pid, pidfd
+
     def close_stdin(self, id: str, exec_id: str) -> None:
         """The keeper has ended a process's input: our copy would keep it open."""
         found = self._all.get((id, exec_id))

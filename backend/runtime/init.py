@@ -37,7 +37,7 @@ from backend.runtime.caps import SYS_ADMIN
 from backend.runtime.launch import DEFAULT_PATH, Launch, ProcessPlan
 from backend.runtime.plan import BadConfig, BindMount, FsMount
 
-READY, GO, JOIN = b"R", b"G", b"J"
+READY, GO, JOIN, INSIDE = b"R", b"G", b"J", b"I"
 NEVER_RAN = 125  # the keeper went before it gave the word: what a shell user knows as "the engine could not run it"
 IGNORED = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT)  # by the keeper; all others have their default there
 
@@ -143,6 +143,9 @@ def _main(launch: Launch, sync: socket.socket) -> NoReturn:
         os._exit(NEVER_RAN)  # the keeper has changed its mind, or is gone
     if not launch.tty:
         _own_stdio(owner)
+    if launch.hidden:
+        _become(launch, identity, apparmor)
+        _execute_inside(launch, sync, program, environment)
     holder = tinyinit.sealed(launch.tiny_init) if launch.tiny_init else -1
     if holder < 0:
         _session(launch.tty)
@@ -419,6 +422,20 @@ def _execute(program: str, args: tuple[str, ...], environment: dict[str, str]) -
         reason = "not_found" if error.errno == errno.ENOENT else "not_permitted"
         raise Refused(reason, f"exec {program}: {(error.strerror or '').lower()}", error.errno) from error
     raise AssertionError("unreachable")
+
+
+def _execute_inside(launch: Launch, sync: socket.socket, program: str, environment: dict[str, str]) -> NoReturn:
+    """As :func:`_execute`, by a child of the keeper's that is born in the container's pid namespace."""
+    try:
+        pid, pidfd = sc.clone_sibling()
+    except OSError as error:
+        text = "the seccomp profile or the limit of processes does not allow the exec to fork"
+        raise Refused("not_permitted", f"{text}: {(error.strerror or '').lower()}", error.errno) from error
+    if pid == 0:
+        _session(launch.tty)
+        _execute(program, launch.process.args, environment)
+    sc.send_fds(sync, INSIDE + str(pid).encode(), [pidfd])
+    os._exit(NEVER_RAN)
 
 
 def _execute_holder(

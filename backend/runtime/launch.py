@@ -60,6 +60,7 @@ class Launch:
     pid_namespace: int = -1  # descriptor; the keeper enters it around the clone
     join: int = -1  # pidfd of the container's init, for an exec
     join_flags: int = 0
+    hidden: bool = False  # an exec that enters the pid namespace only with the program (see backend.runtime.tracing)
     cgroup_files: tuple[str, ...] = ()  # write "0" to join
     cgroup_namespace: bool = False
     cgroup_layout: tuple[tuple[str, str], ...] = ()  # what a mount of type cgroup shows

@@ -34,6 +34,7 @@ class Process:
     outputs: dict[int, int] = field(default_factory=dict)
     stdin: int = -1
     tries: int = 0
+    hidden: bool = False  # an exec whose process is born in the pid namespace only when its program is to run
     birth: int = 0  # of an adopted process, see records.State
 
 
@@ -50,4 +51,5 @@ class Container:
     maps: IdMaps | None = None  # of its own user namespace
     runtime: str = ""  # another program that creates and starts it; see external.py
     pipes: tuple[int, ...] = ()  # inodes of the output pipes
+    traces: bool = False  # its processes may trace others in their pid namespace
     execs: dict[str, Process] = field(default_factory=dict)

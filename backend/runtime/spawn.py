@@ -46,6 +46,7 @@ class Child:
     sync: socket.socket
     outputs: dict[int, int]
     stdin: int
+    hidden: bool = False
 
 
 def read_config(bundle: str) -> dict[str, Any]:
@@ -170,6 +171,7 @@ def exec_launch(
     flags: int,
     maps: IdMaps | None,
     keyring: str,
+    hidden: bool,
 ) -> Launch:
     """The plan of an exec into the container of *pidfd*. Raises :class:`BadConfig`."""
     plan = process_plan(process, process.get("seccomp", seccomp), machine.compiler, machine.capabilities)
@@ -178,7 +180,10 @@ def exec_launch(
     launch.join, launch.join_flags = pidfd, flags & ~(sc.CLONE_NEWPID | sc.CLONE_NEWUSER)
     launch.cgroup_files = group.join_files()
     launch.keyring = keyring
-    if flags & sc.CLONE_NEWPID:
+    if flags & sc.CLONE_NEWPID and hidden:
+        launch.hidden = True
+        launch.join_flags |= sc.CLONE_NEWPID
+    elif flags & sc.CLONE_NEWPID:
         launch.pid_namespace = pidfd
     return launch
 
@@ -263,7 +268,7 @@ def spawn(machine: Machine, launch: Launch, stdio: Stdio) -> Child:
             for fd in launch.stdio:
                 os.close(fd)
     ours.setblocking(False)
-    return Child(pid, pidfd, ours, outputs, stdin)
+    return Child(pid, pidfd, ours, outputs, stdin, launch.hidden)
 
 
 def reap(pidfd: int) -> int:

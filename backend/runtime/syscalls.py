@@ -107,8 +107,8 @@ TMPFS_MAGIC = 0x01021994
 
 # Numbers that differ between the architectures; those from 424 on are the same everywhere.
 _NUMBERS: dict[str, dict[str, int]] = {
-    "x86_64": {"pivot_root": 155, "bpf": 321, "keyctl": 250},
-    "aarch64": {"pivot_root": 41, "bpf": 280, "keyctl": 219},
+    "x86_64": {"clone": 56, "pivot_root": 155, "bpf": 321, "keyctl": 250},
+    "aarch64": {"clone": 220, "pivot_root": 41, "bpf": 280, "keyctl": 219},
 }
 _machine = os.uname().machine
 _nr = _NUMBERS.get(_machine, {})
@@ -179,6 +179,14 @@ def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup_fd
     pid = _call("clone3", 435, ctypes.byref(arguments), ctypes.sizeof(arguments))
+    return pid, pidfd.value if pid else -1
+
+
+def clone_sibling() -> tuple[int, int]:
+    """Forks a child of our parent's. Returns as :func:`clone3`; by the older call, which seccomp filters can judge."""
+    pidfd = ctypes.c_int(-1)
+    flags = CLONE_PARENT | CLONE_PIDFD | 17
+    pid = _call("clone", _number("clone"), flags, 0, ctypes.byref(pidfd), 0, 0)
     return pid, pidfd.value if pid else -1
 
 

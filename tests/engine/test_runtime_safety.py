@@ -113,15 +113,77 @@ async def test_an_exec_that_is_about_to_run_shows_nothing_of_itself_inside(lab: 
     assert text.splitlines() == ["seen slipway:init", "fds 4", "end"], f"that it has three streams and a socket, and no more: {text}"
 
 
-async def test_even_a_container_that_may_trace_finds_nothing_to_write_and_no_secret(lab: Lab) -> None:
-    id = await lab.create(powerful(lab.config("sleep", "1000"), "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"))
+TRACING = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN")
+
+
+async def tracing(lab: Lab) -> str:
+    id = await lab.create(powerful(lab.config("sleep", "1000"), *TRACING))
     await lab.keeper.start(id)
-    await lab.keeper.exec_prepare(id, "victim", lab.process("true"), PLAIN)
-    capabilities = powerful(lab.config("x"), "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN")["process"]["capabilities"]
-    text = await run_exec(lab, id, _LOOK + "p=$(grep -l slipway:init /proc/[0-9]*/comm); mount -o remount,rw,bind ${p%/comm}/exe && echo REMOUNTED", capabilities=capabilities)
-    assert "seen slipway:init" in text and "exe-named" in text, f"the test must be able to see it: {text}"
-    assert "WRITABLE" not in text and "REMOUNTED" not in text and "ENVIRONMENT" not in text and "HOST-ROOT" not in text, text
-    assert "fds 4\n" in text, "its three streams and the keeper's word"
+    return id
+
+
+async def test_where_somebody_may_trace_an_exec_is_not_there_before_its_program(lab: Lab) -> None:
+    """Its first stage has all capabilities: whoever traced that would have the machine."""
+    id = await tracing(lab)
+    await lab.keeper.exec_prepare(id, "victim", lab.process("sleep", "1000"), PLAIN)
+    capabilities = powerful(lab.config("x"), *TRACING)["process"]["capabilities"]
+    assert await run_exec(lab, id, _LOOK, capabilities=capabilities) == "end\n"
+    pid = await lab.keeper.exec_start(id, "victim")
+    assert Path(f"/proc/{pid}/comm").read_text() == "sleep\n" and os.listdir(f"/proc/{pid}/fd") == ["0", "1", "2"]
+    assert os.stat(f"/proc/{pid}/ns/pid").st_ino == os.stat(f"/proc/{await pid_of(lab, id)}/ns/pid").st_ino
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    assert status["CapEff"] == "00000000a80425fb" and status["Seccomp"] == "0" and status["NSsid"].split()[-1] == status["NSpid"].split()[-1]
+    await lab.keeper.kill(id, 15, "victim")
+    assert (await lab.exit(id, "victim")).code == 143
+
+
+async def test_a_privileged_exec_and_a_container_beside_it_count_as_tracers_too(lab: Lab) -> None:
+    id = await lab.sleeper()
+    await lab.keeper.exec_prepare(id, "one", lab.process("true"), PLAIN)
+    capabilities = powerful(lab.config("x"), *TRACING)["process"]["capabilities"]
+    await lab.keeper.exec(id, "tracer", lab.process("sleep", "1000", capabilities=capabilities), PLAIN)
+    await lab.keeper.exec_prepare(id, "two", lab.process("true"), PLAIN)
+    stages = {e.exec_id: e.pid for c in await lab.keeper.list() if c.id == id for e in c.execs}
+    inside = os.stat(f"/proc/{await pid_of(lab, id)}/ns/pid").st_ino
+    assert [os.stat(f"/proc/{stages[name]}/ns/pid").st_ino == inside for name in ("one", "tracer", "two")] == [True, True, False]
+    other = await lab.sleeper()
+    config = powerful(lab.config("sleep", "1000"), *TRACING)
+    next(one for one in config["linux"]["namespaces"] if one["type"] == "pid")["path"] = f"/proc/{await pid_of(lab, other)}/ns/pid"
+    await lab.keeper.start(await lab.create(config))
+    await lab.keeper.exec_prepare(other, "three", lab.process("true"), PLAIN)
+    stage = next(e.pid for c in await lab.keeper.list() if c.id == other for e in c.execs)
+    assert os.stat(f"/proc/{stage}/ns/pid").st_ino == os.stat("/proc/self/ns/pid").st_ino
+
+
+async def test_execs_beside_a_tracer_work_like_all(lab: Lab) -> None:
+    id = await tracing(lab)
+    for script, code in (("exit 7", 7), ("kill -9 $$", 137)):
+        await lab.keeper.exec(id, "e", lab.process("sh", "-c", script), PLAIN)
+        end = await lab.exit(id, "e")
+        assert (end.code, end.known) == (code, True)
+    await lab.keeper.exec_prepare(id, "t", lab.process("sh", "-c", "tty; read x; echo got $x; exit 6", user={"username": "alice"}), TTY)
+    sock = await lab.keeper.attach(id, "t", stdin=True, stdout=True, stderr=True)
+    await lab.keeper.exec_start(id, "t")
+    sock.send(b"word\n")
+    assert b"got word" in await read_all(sock) and (await lab.exit(id, "t")).code == 6
+    Path(lab.lower, "bin/odd").write_bytes(b"\0\1")
+    Path(lab.lower, "bin/odd").chmod(0o755)
+    for program, reason in (("nope", "not_found"), ("odd", "not_permitted")):
+        with pytest.raises(KeeperError) as caught:
+            await lab.keeper.exec(id, "bad", lab.process(program), PLAIN)
+        assert caught.value.reason == reason
+    before = lab.census()
+    for _ in range(5):
+        await lab.keeper.exec(id, "e", lab.process("true"), PLAIN)
+        assert (await lab.exit(id, "e")).code == 0
+    assert lab.census() == before
+    await lab.keeper.exec(id, "long", lab.process("sh", "-c", "sleep 1; exit 4"), PLAIN)
+    os.kill(lab.keeper.pid, 9)
+    async with asyncio.timeout(10):
+        await lab.lost.wait()
+    await lab.replace()
+    end = await lab.exit(id, "long")
+    assert (end.code, end.known) in ((4, True), (255, False)), "and a new keeper knows how it ended"
 
 
 async def test_a_terminal_and_the_streams_are_all_that_a_program_inherits(lab: Lab) -> None:
