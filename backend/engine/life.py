@@ -435,13 +435,12 @@ class Life:
                 if status.active:                          # a start got in between
                     await self._kill_and_wait(container)
                 await self._launcher.down(container)
-                await self._forget(container)
+                await self._forget(container, volumes=volumes)
         finally:
             status.removing = False
-        if volumes:
-            await self._remove_anonymous(container)
 
-    async def _forget(self, container: Container) -> None:
+    async def _forget(self, container: Container, *, volumes: bool) -> None:
+        """Its record goes, then its anonymous volumes; whoever waits for its removal is told after that."""
         core = self._core
         await core.state.drop_container(container.id)
         container.removed = True
@@ -451,8 +450,12 @@ class Life:
             core.spawn(asyncio.to_thread(core.paths.empty_trash, doomed), f"remove files of {container.name}")
         container.drop_pending()
         container.ended.set()
-        self.tell(container, "destroy")
-        container.answer_waiters("", "not-running", "next-exit", "removed")
+        try:
+            if volumes:
+                await self._remove_anonymous(container)
+        finally:
+            self.tell(container, "destroy")
+            container.answer_waiters("", "not-running", "next-exit", "removed")
 
     async def _remove_anonymous(self, container: Container) -> None:
         core = self._core
