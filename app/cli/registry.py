@@ -193,6 +193,8 @@ def _body(name: str, given: Options, files: Files, wanted: str) -> dict[str, Any
             "PortBindings": {port: [{"HostIp": given.bind.replace("localhost", "127.0.0.1"),
                                      "HostPort": str(given.port)}]},
             "RestartPolicy": {"Name": "unless-stopped"}, "CapDrop": ["ALL"], "ReadonlyRootfs": True,
+            # It is this user, who owns what it reads; with IDs of its own it would be a stranger to these files.
+            "UsernsMode": "host",
             "SecurityOpt": ["no-new-privileges"],
             "Mounts": [{"Type": "volume", "Source": _container(name), "Target": image.DATA},
                        {"Type": "bind", "Source": files.serve, "Target": image.SECRETS, "ReadOnly": True}]}}
