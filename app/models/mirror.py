@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Literal
 
 from PySide6.QtCore import QObject, Signal
@@ -68,6 +68,7 @@ class Mirror(QObject):
         self._lists: set[str] = set()
         self._gather: asyncio.Task[None] | None = None
         self._stats_on = False
+        self._stats_only: Collection[str] | None = None
         self._stats: dict[str, asyncio.Task[None]] = {}
         self._fresh: dict[str, Usage] = {}
         self._flush: asyncio.TimerHandle | None = None
@@ -240,13 +241,15 @@ class Mirror(QObject):
 
     # --- usage -----------------------------------------------------------------------------------------------------
 
-    def watch_stats(self, on: bool) -> None:
-        """Follow what running containers use (while somebody looks), or stop."""
-        self._stats_on = on
+    def watch_stats(self, on: bool, only: Collection[str] | None = None) -> None:
+        """Follow what running containers use (while somebody looks), or stop. *only*: those that can be seen."""
+        self._stats_on, self._stats_only = on, only
         self._match_stats()
 
     def _match_stats(self) -> None:
-        wanted = {one.id for one in self.containers.rows() if one.state == "running"} if self._stats_on else set()
+        only = self._stats_only
+        wanted = {one.id for one in self.containers.rows() if one.state == "running" and (
+            only is None or one.id in only)} if self._stats_on else set()
         for key in set(self._stats) - wanted:
             self._stats.pop(key).cancel()
         for key in wanted - set(self._stats):

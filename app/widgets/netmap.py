@@ -45,6 +45,7 @@ class NetMapView(QAbstractScrollArea):
         super().__init__(parent)
         self.map = NetMap((), ())
         self._tops: list[int] = []
+        self._columns = 0
         self.current = ""
         self.over: Bar | None = None
         self._pressed: tuple[Card, QPointF] | None = None
@@ -65,6 +66,7 @@ class NetMapView(QAbstractScrollArea):
         if fresh == self.map:
             return
         self.map = fresh
+        self._columns = fresh.columns
         if not any(card.container.id == self.current for card in fresh.cards):
             self.current = ""
         self._update_range()
@@ -73,7 +75,7 @@ class NetMapView(QAbstractScrollArea):
     # --- geometry ---------------------------------------------------------------------------------------------------
 
     def _size(self) -> tuple[float, float]:
-        return (_MARGIN * 2 + self.map.columns * _COLUMN + 10, _MARGIN * 2 + sum(self._heights()))
+        return (_MARGIN * 2 + self._columns * _COLUMN + 10, _MARGIN * 2 + sum(self._heights()))
 
     def _heights(self) -> list[int]:
         full = {card.joints[0].bar for card in self.map.cards}
@@ -98,7 +100,7 @@ class NetMapView(QAbstractScrollArea):
 
     def bar_area(self, bar: Bar) -> QRectF:
         """Where a network's bar is, in the view's coordinates."""
-        width = max(self.map.columns * _COLUMN + 10, self.viewport().width() - 2 * _MARGIN)
+        width = max(self._columns * _COLUMN + 10, self.viewport().width() - 2 * _MARGIN)
         return QRectF(_MARGIN, self._tops[bar.place], width, _BAR_H).translated(-self._offset())
 
     def card_area(self, card: Card) -> QRectF:
@@ -106,6 +108,12 @@ class NetMapView(QAbstractScrollArea):
         top = self._tops[card.joints[0].bar] + _BAR_H + _GAP
         left = _MARGIN + 12 + card.column * _COLUMN
         return QRectF(left, top, _COLUMN - 14, _CARD_H).translated(-self._offset())
+
+    def _reach(self, card: Card) -> QRectF:
+        """All that is painted of a card: from its first network's bar to its last one's."""
+        area = self.card_area(card)
+        bottom = max(area.bottom(), self._tops[card.joints[-1].bar] - self._offset().y())
+        return QRectF(area.left(), area.top() - _GAP, area.width() + 130, bottom - area.top() + _GAP)
 
     def _card_at(self, point: QPointF) -> Card | None:
         return next((card for card in self.map.cards if self.card_area(card).contains(point)), None)
@@ -141,9 +149,10 @@ class NetMapView(QAbstractScrollArea):
         painter.fillRect(self.viewport().rect(), QColor(theme.current().surface))
         for bar in self.map.bars:
             self._paint_bar(painter, bar)
-        for card in self.map.cards:
+        seen = [card for card in self.map.cards if self._reach(card).intersects(QRectF(self.viewport().rect()))]
+        for card in seen:
             self._paint_joints(painter, card)
-        for card in self.map.cards:
+        for card in seen:
             self._paint_card(painter, card, self.card_area(card))
         if self._dragged is not None and self._pressed is not None:
             card, grip = self._pressed

@@ -288,6 +288,12 @@ class CleanTable(QTableView):
         indexes = sorted(self.selectionModel().selectedRows(), key=lambda index: index.row())
         return [self.key_at(index) for index in indexes]
 
+    def in_sight(self) -> list[str]:
+        """The keys of the rows that can be seen now."""
+        first, last = self.rowAt(0), self.rowAt(self.viewport().height() - 1)
+        end = last + 1 if last >= 0 else self.proxy.rowCount()
+        return [self.key_at(self.proxy.index(row, 0)) for row in range(max(first, 0), end)]
+
     def choose(self, key: str) -> None:
         """Choose one row and make it current."""
         if key in self.source:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QPoint, QRect, Qt, QTimer
-from PySide6.QtGui import QHideEvent, QKeySequence, QPainter, QShortcut, QShowEvent
+from PySide6.QtGui import QHideEvent, QKeySequence, QPainter, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import QMenu, QPushButton, QStackedWidget
 
 from app import theme
@@ -105,20 +105,21 @@ class ContainersPage(Page):
         table.linked.connect(open_link)
         table.choice_changed.connect(self._choice)
         table.customContextMenuRequested.connect(self._menu)
+        table.verticalScrollBar().valueChanged.connect(self.soon(self._watch))
+        table.horizontalHeader().sortIndicatorChanged.connect(self.soon(self._watch))
         model = self.context.mirror.containers
-        for signal in (model.rowsInserted, model.rowsRemoved, model.dataChanged):
-            signal.connect(self._count)
-        self.context.mirror.loaded.connect(self._count)
+        count = self.soon(self._count)
+        for signal in (model.rowsInserted, model.rowsRemoved, self.context.mirror.loaded):
+            signal.connect(count)
+        # Usage changes once a second and counts nothing.
+        model.dataChanged.connect(lambda first, *_: count() if first.column() < CPU else None)
         for keys, action in (("Del", partial(self._do, "remove")), ("Ctrl+L", self._log),
                              ("Ctrl+Shift+L", self._log_window)):
             QShortcut(QKeySequence(keys), table, action, context=Qt.ShortcutContext.WidgetShortcut)
 
     # --- what is shown ---------------------------------------------------------------------------------------------
 
-    def _count(self, *changed: Any) -> None:
-        # Usage changes once a second and counts nothing.
-        if len(changed) == 3 and hasattr(changed[0], "column") and changed[0].column() >= CPU:
-            return
+    def _count(self) -> None:
         rows = self.context.mirror.containers.rows()
         running = sum(one.state == "running" for one in rows)
         self.subtitle.setText(f"{running} running, {len(rows)} in all" if rows else "")
@@ -132,6 +133,7 @@ class ContainersPage(Page):
         for widget in self.many.values():
             widget.setVisible(bool(rows))
         self._choice()
+        self._watch()
 
     def _filter(self, text: str) -> None:
         self.table.filter(text)
@@ -150,9 +152,18 @@ class ContainersPage(Page):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        self.context.mirror.watch_stats(True)
+        self._watch()
         self.context.mirror.containers.tick_ages()
         self.ages.start()
+
+    def _watch(self) -> None:
+        """Usage is followed for the rows that can be seen: a stream for each of a thousand would serve nobody."""
+        if self.isVisible():
+            self.context.mirror.watch_stats(True, frozenset(self.table.in_sight()))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self.soon(self._watch)()
 
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)

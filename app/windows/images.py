@@ -80,8 +80,9 @@ class ImagesPage(Page):
         self.table.customContextMenuRequested.connect(self._menu)
         QShortcut(QKeySequence("Del"), self.table, self._remove, context=Qt.ShortcutContext.WidgetShortcut)
         model = context.mirror.images
+        count = self.soon(self._count)
         for signal in (model.rowsInserted, model.rowsRemoved, model.dataChanged, context.mirror.loaded):
-            signal.connect(self._count)
+            signal.connect(count)
         self._count()
 
     def _count(self, *_: Any) -> None:

@@ -10,6 +10,7 @@ from PySide6.QtGui import QKeySequence, QPainter, QShortcut
 from PySide6.QtWidgets import QButtonGroup, QDialog, QMenu, QStackedWidget
 
 from app import theme
+from app.models.containers import CPU
 from app.models.netmap import net_map
 from app.models.networks import ACTIONS, NAME, SUBNETS, NetworkRow
 from app.models.rows import ContainerRow
@@ -77,9 +78,12 @@ class NetworksPage(Page):
         self.table.customContextMenuRequested.connect(self._table_menu)
         QShortcut(QKeySequence("Del"), self.table, lambda: self._ask_remove(self.table.chosen()),
                   context=Qt.ShortcutContext.WidgetShortcut)
+        again = self.soon(self._changed)
         for model in (mirror.networks, mirror.containers):
-            for signal in (model.rowsInserted, model.rowsRemoved, model.dataChanged):
-                signal.connect(self._changed)
+            for signal in (model.rowsInserted, model.rowsRemoved):
+                signal.connect(again)
+        mirror.networks.dataChanged.connect(again)
+        mirror.containers.dataChanged.connect(lambda first, *_: again() if first.column() < CPU else None)
         mirror.follow("network")
         self._changed()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
@@ -21,6 +21,10 @@ class Page(QWidget):
         self.context = context
         #: Has the keyboard when the page is shown: its table, not a field in which a cursor would blink for ever.
         self.home: QWidget = self
+        self._waiting: list[Callable[[], object]] = []
+        self._catch_up_timer = QTimer(self)
+        self._catch_up_timer.setSingleShot(True)
+        self._catch_up_timer.timeout.connect(self._catch_up)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.setObjectName("page")
         self.title, self.subtitle = label(title, "title"), label("", "muted")
@@ -45,7 +49,22 @@ class Page(QWidget):
         box.addWidget(self.banner)
         box.addLayout(self.body, 1)
 
+    def soon(self, work: Callable[[], object]) -> Callable[..., None]:
+        """A slot that does *work* once for a burst of signals; while the page cannot be seen, when it shows again."""
+        def slot(*_: object) -> None:
+            if work not in self._waiting:
+                self._waiting.append(work)
+                if self.isVisible():
+                    self._catch_up_timer.start()
+        return slot
+
+    def _catch_up(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for work in waiting:
+            work()
+
     def showEvent(self, event: QShowEvent) -> None:
+        self._catch_up()
         super().showEvent(event)
         self.home.setFocus()
 

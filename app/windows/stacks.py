@@ -91,8 +91,9 @@ class StacksPage(Page):
         QShortcut(QKeySequence("Del"), self.table, self._ask_remove, context=Qt.ShortcutContext.WidgetShortcut)
         QShortcut(QKeySequence("Ctrl+O"), self, self.ask_file, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
         model = context.mirror.stacks
+        count = self.soon(self._count)
         for signal in (model.rowsInserted, model.rowsRemoved, model.dataChanged):
-            signal.connect(self._count)
+            signal.connect(count)
         self._count()
         self._show_list()
 

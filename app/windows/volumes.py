@@ -91,12 +91,13 @@ class VolumesPage(Page):
         self.table.choice_changed.connect(self._choice)
         self.table.customContextMenuRequested.connect(self._menu)
         QShortcut(QKeySequence("Del"), self.table, self._ask_remove, context=Qt.ShortcutContext.WidgetShortcut)
+        count, users = self.soon(self._count), self.soon(self._users)
         for signal in (mirror.volumes.rowsInserted, mirror.volumes.rowsRemoved, mirror.volumes.dataChanged):
-            signal.connect(self._count)
-        for signal in (mirror.containers.rowsInserted, mirror.containers.rowsRemoved, mirror.containers.dataChanged):
-            signal.connect(self._users)
-        mirror.volumes.rowsInserted.connect(self._measure)
-        mirror.lists_known.connect(self._count)
+            signal.connect(count)
+        for signal in (mirror.containers.rowsInserted, mirror.containers.rowsRemoved):
+            signal.connect(users)
+        mirror.volumes.rowsInserted.connect(self.soon(self._measure))
+        mirror.lists_known.connect(count)
         self._users()
 
     # --- what is shown ----------------------------------------------------------------------------------------------

@@ -168,7 +168,32 @@ def test_nothing_is_called_empty_before_the_engine_has_said_so(context: Context,
             assert page.stack.currentWidget() is page.table
         engine.come_back()
         await until(lambda: context.mirror.is_loaded)
-        assert all(window.pages[name].stack.currentWidget() is window.pages[name].empty for name in ("containers", "images"))
+        for name in ("containers", "images"):
+            window.show_page(name)
+            page = window.pages[name]
+            await until(lambda page=page: page.stack.currentWidget() is page.empty)
+        await left(context, window)
+    run(story())
+
+
+def test_only_what_can_be_seen_of_a_long_list_is_followed(context: Context, engine: FakeEngine, run: Run) -> None:
+    async def story() -> None:
+        for number in range(300):
+            engine.add(f"{number:064x}", f"box-{number:03}")
+        window = await opened(context)
+        window.resize(1200, 600)
+        table = window.pages["containers"].table
+        await until(lambda: 5 < len(engine.streams) < 30 and engine.streams == set(table.in_sight()))
+        table.scrollToBottom()
+        await until(lambda: engine.streams == set(table.in_sight()) and f"{299:064x}" in engine.streams)
+        window.show_page("images")
+        await until(lambda: not engine.streams)
+        asked = engine.asked["list_containers"]
+        for number in range(0, 300, 3):
+            engine.set_state(f"{number:064x}", "exited", "die")
+        window.show_page("containers")
+        await until(lambda: "200 running" in window.pages["containers"].subtitle.text())
+        assert engine.asked["list_containers"] - asked <= 3
         await left(context, window)
     run(story())
 
