@@ -40,7 +40,7 @@ from backend.spec.reference import parse
 PLACEHOLDERS = frozenset({
     "/dev", "/dev/console", "/dev/mqueue", "/dev/pts", "/dev/shm", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf",
     "/proc", "/sys", "/sys/fs", "/sys/fs/cgroup", "/.dockerenv"})
-_ATTEMPTS = 3                      # a container may start or stop between the look at its state and the child's
+_ATTEMPTS = 20                     # a container may start or stop between the look at its state and the child's
 
 
 class Archive:
@@ -75,15 +75,17 @@ class Files:
 
     # --- a child with the right view --------------------------------------------------------------------------------
     async def _start(self, container: Container, task: Mapping[str, Any], data: Literal["in", "out", ""],
-                     stack: AsyncExitStack, *, own: bool = False, upload: Upload | None = None) -> FileJob:
-        """A child that works on the container's files; what it needs is let go with *stack*."""
+                     stack: AsyncExitStack, *, own: bool = False, upload: Upload | None = None) -> tuple[FileJob, Any]:
+        """A child that works on the container's files, and what it says first; what it needs is let go with *stack*."""
         for attempt in range(_ATTEMPTS):
             if container.removed or container.status.removing:
                 raise Conflict(f"container {container.id} is being removed")
             inner = AsyncExitStack()
             try:
                 look = await inner.enter_async_context(self._look(container, write=data == "in", own=own))
-                job = await FileJob.start(self._core.keeper, look, dict(task), data, upload)
+                job = await inner.enter_async_context(
+                    await FileJob.start(self._core.keeper, look, dict(task), data, upload))
+                said = await job.report("stat" if task["kind"] in ("stat", "pack") else "ready")
             except KeeperError as error:
                 await undisturbed(inner.aclose())
                 if error.reason != "not_running" or attempt == _ATTEMPTS - 1:
@@ -94,7 +96,7 @@ class Files:
                 await undisturbed(inner.aclose())
                 raise
             await stack.enter_async_context(inner)
-            return await stack.enter_async_context(job)
+            return job, said
         raise AssertionError("unreachable")
 
     @asynccontextmanager
@@ -134,8 +136,8 @@ class Files:
         container = self._core.table.get(ref)
         async with tidy() as stack:
             try:
-                job = await self._start(container, {"kind": "stat", "path": clean(path)}, "", stack)
-                return _path_stat(await job.report("stat"))
+                _, seen = await self._start(container, {"kind": "stat", "path": clean(path)}, "", stack)
+                return _path_stat(seen)
             except KeeperError as error:
                 raise refusal(error, ref, path) from error
 
@@ -146,8 +148,7 @@ class Files:
         try:
             # /dev is the runtime's own and is entered only by who asks for what is in it.
             task = {"kind": "pack", "path": clean(path), "closed": ["/dev"] if container.status.active else []}
-            job = await self._start(container, task, "out", stack)
-            seen = _path_stat(await job.report("stat"))
+            job, seen = await self._start(container, task, "out", stack)
         except KeeperError as error:
             await undisturbed(stack.aclose())
             raise refusal(error, ref, path) from error
@@ -155,7 +156,7 @@ class Files:
             await undisturbed(stack.aclose())
             raise
         self._life.tell(container, "archive-path")
-        return Archive(job, stack, f"copying {path} from container {ref}", seen)
+        return Archive(job, stack, f"copying {path} from container {ref}", _path_stat(seen))
 
     async def extract(self, ref: str, path: str, source: AsyncIterator[bytes] | Upload, *, keep_kinds: bool = False,
                       copy_owner: bool = False) -> None:
@@ -170,8 +171,7 @@ class Files:
         async with tidy() as stack:
             try:
                 upload = source if isinstance(source, Upload) else None
-                job = await self._start(container, task, "in", stack, upload=upload)
-                await job.report("ready")
+                job, _ = await self._start(container, task, "in", stack, upload=upload)
                 await feed(job, source)
                 await job.report("done")
             except KeeperError as error:
@@ -203,8 +203,7 @@ class Files:
         container = self._core.table.get(ref)
         stack = AsyncExitStack()
         try:
-            job = await self._start(container, {"kind": "export"}, "out", stack, own=True)
-            await job.report("ready")
+            job, _ = await self._start(container, {"kind": "export"}, "out", stack, own=True)
         except KeeperError as error:
             await undisturbed(stack.aclose())
             raise ServerError(f"Error exporting container {ref}: {error.message}") from error

@@ -51,7 +51,10 @@ class ContainerView:
 
     def enter(self) -> None:
         """Joins its mount namespace (and user namespace, where it has one), and nothing else of it."""
-        sc.setns(self.pidfd, self.namespaces)
+        try:
+            sc.setns(self.pidfd, self.namespaces)
+        except ProcessLookupError as error:
+            raise KeeperError("files", "not_running", "the container has just ended", error.errno) from error
         if self.namespaces & sc.CLONE_NEWUSER:
             os.setgroups(())
             os.setresgid(0, 0, 0)
