@@ -58,10 +58,11 @@ def pack(source: str, name: str, *, follow: bool) -> Iterator[bytes]:
 # --- into files ------------------------------------------------------------------------------------------------------
 
 class Unpacker:
-    """Unpacks into *folder*. The archive's first part *old* of every name becomes *new*. *owners*: keep them (-a)."""
+    """Unpacks into *folder*. The archive's first part *old* of every name becomes *new*. *owners*: keep them (-a);
+    *fresh*: the folder was made for this and becomes what the archive says of it."""
 
-    def __init__(self, folder: str, old: str, new: str, *, owners: bool) -> None:
-        self._folder, self._old, self._new, self._owners = folder, old, new, owners
+    def __init__(self, folder: str, old: str, new: str, *, owners: bool, fresh: bool = False) -> None:
+        self._folder, self._old, self._new, self._owners, self._fresh = folder, old, new, owners, fresh
         self._late: list[tuple[str, tarfile.TarInfo]] = []
 
     def unpack(self, stream: IO[bytes]) -> int:
@@ -118,7 +119,7 @@ class Unpacker:
             if not os.path.isdir(path) or os.path.islink(path):
                 _make_way(path)
                 os.mkdir(path, 0o700)
-            if path != self._folder:  # that one is the user's, and stays as he has it
+            if path != self._folder or self._fresh:  # else it is the user's, and stays as he has it
                 self._late.append((path, member))
             return 0
         if os.path.isdir(path) and not os.path.islink(path):

@@ -83,19 +83,21 @@ def _out(engine: Engine, container: str, path: str, target: str, given: Options)
         return
     answer = engine.ask("GET", _archive(container), {"path": path})
     found = _path_stat(answer)
-    folder, name = _place(target, found["name"], bool(found["mode"] & _DIRECTORY), path)
+    folder, name, fresh = _place(target, found["name"], bool(found["mode"] & _DIRECTORY), path)
     from app.cli.copytar import Unpacker
 
     old = "" if _contents(path) else found["name"]
-    total = Unpacker(folder, old, name, owners=given.archive).unpack(io.BufferedReader(_Reader(answer.pieces())))
+    unpacker = Unpacker(folder, old, name, owners=given.archive, fresh=fresh)
+    total = unpacker.unpack(io.BufferedReader(_Reader(answer.pieces())))
     _say(total, target, given)
 
 
-def _place(target: str, name: str, directory: bool, path: str) -> tuple[str, str]:
-    """(the directory to unpack into, what the entry is called there; "" = the directory itself)."""
+def _place(target: str, name: str, directory: bool, path: str) -> tuple[str, str, bool]:
+    """(the directory to unpack into, what the entry is called there, whether the directory has just been made; as a
+    name "" = the directory itself)."""
     whole = os.path.abspath(target)
     if os.path.isdir(whole):
-        return whole, "" if _contents(path) else name
+        return whole, "" if _contents(path) else name, False
     if os.path.lexists(whole) and directory:
         raise Failure(f"{target} is a file, and what comes is a directory.")
     if not directory and target.endswith("/"):
@@ -104,8 +106,8 @@ def _place(target: str, name: str, directory: bool, path: str) -> tuple[str, str
         raise Failure(f"there is no directory {os.path.dirname(whole)} to copy into.")
     if _contents(path):
         os.mkdir(whole)
-        return whole, ""
-    return os.path.dirname(whole), os.path.basename(whole)
+        return whole, "", True
+    return os.path.dirname(whole), os.path.basename(whole), False
 
 
 def _contents(path: str) -> bool:
