@@ -138,7 +138,11 @@ class BlobStore:
     def put(self, data: bytes) -> str:
         """A small document; its digest."""
         digest = digest_of(data)
-        if not self.has(digest):
+        try:
+            whole = self.has(digest) and self.read(digest) == data
+        except NotFound:  # the disk has spoiled it
+            whole = False
+        if not whole:
             with self.ingest() as new:
                 new.write(data)
                 new.commit(digest)

@@ -17,8 +17,8 @@ from backend.errors import NotFound, ServerError
 from backend.images.hosts import own_endpoint
 from backend.images.index import Record
 from backend.images.parts import single, whole
-from backend.images.registry import Registry, Stopped
-from backend.images.types import Progress, ProgressLine, RegistryAuth
+from backend.images.registry import Outgoing, Registry, Stopped
+from backend.images.types import Progress, ProgressLine, RegistryAuth, retrying
 from backend.images.work import in_thread
 from backend.spec.image import (
     DOCKER_CONFIG,
@@ -191,8 +191,18 @@ class Push:
             return blobs.pieces(digest, start, _PIECE)
 
         tell = self._teller("Pushing", shown, size) if shown else lambda done: None
-        self._registry.upload(digest, size, pieces, tell, session)
+        self._registry.upload(Outgoing(digest, size, pieces, tell, self._retrying(shown)), session)
         return "Pushed"
+
+    def _retrying(self, shown: str) -> Callable[[float], None]:
+        """Tells that an upload broke off and goes on after so many seconds."""
+
+        def tell(seconds: float) -> None:
+            if shown:
+                line = ProgressLine(status=retrying(seconds), id=shown)
+                self._loop.call_soon_threadsafe(self._tell, line)
+
+        return tell
 
     def _source_of(self, digest: str) -> str:
         """A repository of the same registry that an image with this blob was pulled from or pushed to."""

@@ -56,6 +56,8 @@ _RANGE = re.compile(r"(?:bytes=)?0-([0-9]+)", re.ASCII)
 
 #: Told how many bytes of a blob are through.
 Tell = Callable[[int], None]
+#: Told how many seconds are waited before a broken transfer goes on.
+Retry = Callable[[float], None]
 #: The pieces of a blob from an offset on.
 Pieces = Callable[[int], Iterator[bytes]]
 
@@ -67,6 +69,17 @@ class Fetched:
     data: bytes
     digest: str
     media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A blob that is uploaded. *size* in bytes; *tell*: how many are through."""
+
+    digest: str
+    size: int
+    pieces: Pieces
+    tell: Tell
+    retry: Retry | None = None
 
 
 class _Broken(Exception):
@@ -185,8 +198,9 @@ class Registry:
             raise ServerError(f"the registry {self.endpoint.host} broke off: {reason(error)}; try again") from error
 
     # --- blobs --------------------------------------------------------------------------------------------------
-    def blob(self, digest: str, size: int) -> Iterator[bytes]:
+    def blob(self, digest: str, size: int, retry: Retry | None = None) -> Iterator[bytes]:
         """The bytes of a blob; a broken download goes on where it broke. Never more than *size* bytes are given out.
+        *retry* is told how many seconds are waited before it goes on.
 
         Raises:
             ServerError: too much or too little came.
@@ -211,7 +225,13 @@ class Registry:
                     f"the download of {digest} broke off after {done} of {size} bytes"
                     + (f": {broken}" if broken else "") + "; try again"
                 )
-            self._transport.wait(self._transport.pause(failures))
+            self._pause(failures, retry)
+
+    def _pause(self, failures: int, retry: Retry | None) -> None:
+        seconds = self._transport.pause(failures)
+        if retry is not None:
+            retry(seconds)
+        self._transport.wait(seconds)
 
     def _part(self, digest: str, start: int) -> Iterator[bytes]:
         """What one answer has of the blob from *start* on."""
@@ -279,7 +299,7 @@ class Registry:
             raise self._failure(answer.status, data, digest)
         return self._begin()
 
-    def upload(self, digest: str, size: int, pieces: Pieces, tell: Tell, session: str = "") -> None:
+    def upload(self, blob: Outgoing, session: str = "") -> None:
         """Bring a blob there: small ones by one PUT, others in chunks; what broke is taken up where it broke.
 
         *session*: an upload that a refused mount has begun.
@@ -290,14 +310,14 @@ class Registry:
         failures = 0
         while True:
             try:
-                self._upload(session or self._begin(), digest, size, pieces, tell)
+                self._upload(session or self._begin(), blob)
                 return
             except _Broken as error:
                 failures += 1
                 if failures >= ATTEMPTS:
-                    raise ServerError(f"the upload of {digest} failed: {error}") from error
+                    raise ServerError(f"the upload of {blob.digest} failed: {error}") from error
                 session = ""
-                self._transport.wait(self._transport.pause(failures))
+                self._pause(failures, blob.retry)
 
     def _begin(self) -> str:
         answer = self._ask("POST", f"{self.root}/blobs/uploads/", body=b"")
@@ -314,28 +334,28 @@ class Registry:
         self._transport.check_address(url)
         return url
 
-    def _upload(self, session: str, digest: str, size: int, pieces: Pieces, tell: Tell) -> None:
-        if size > _WHOLE:
-            session = self._chunks(session, size, pieces, tell)
+    def _upload(self, session: str, blob: Outgoing) -> None:
+        if blob.size > _WHOLE:
+            session = self._chunks(session, blob)
             body, length = b"", 0
         else:
-            body, length = b"".join(pieces(0)), size
-        url = f"{session}{'&' if '?' in session else '?'}digest={quote(digest, safe=':')}"
+            body, length = b"".join(blob.pieces(0)), blob.size
+        url = f"{session}{'&' if '?' in session else '?'}digest={quote(blob.digest, safe=':')}"
         headers = {"Content-Type": "application/octet-stream"} if length else {}
         answer = self._ask("PUT", url, headers, body=body)
         data = self._small(answer, TEXT_LIMIT)
         if answer.status in (404, 416):
             raise _Broken(f"the registry has forgotten the upload (status {answer.status})")
         if answer.status not in (201, 202, 204):
-            raise self._failure(answer.status, data, digest)
-        tell(size)
+            raise self._failure(answer.status, data, blob.digest)
+        blob.tell(blob.size)
 
-    def _chunks(self, session: str, size: int, pieces: Pieces, tell: Tell) -> str:
+    def _chunks(self, session: str, blob: Outgoing) -> str:
         done, failures = 0, 0
-        while done < size:
-            end = min(done + _CHUNK, size)
+        while done < blob.size:
+            end = min(done + _CHUNK, blob.size)
             headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{done}-{end - 1}"}
-            body = _chunk(pieces, done, end, tell)
+            body = _chunk(blob, done, end)
             try:
                 answer = self._ask("PATCH", session, headers, body=body, size=end - done, once=True)
                 data = self._small(answer, TEXT_LIMIT)
@@ -351,8 +371,8 @@ class Registry:
                     raise _Broken("the registry has forgotten the upload")
                 raise self._failure(status, data, "")
             if failures >= ATTEMPTS:
-                raise ServerError(f"the upload broke off after {done} of {size} bytes: {data.decode(errors='replace')}")
-            self._transport.wait(self._transport.pause(failures))
+                raise ServerError(f"the upload broke off after {done} of {blob.size} bytes: {data.decode(errors='replace')}")
+            self._pause(failures, blob.retry)
             session, done = self._where(session)
         return session
 
@@ -428,16 +448,16 @@ class Registry:
         return ServerError(f"the registry {host} answered {status} for {name}" + (f": {said}" if said else ""))
 
 
-def _chunk(pieces: Pieces, start: int, end: int, tell: Tell) -> Callable[[], Iterator[bytes]]:
+def _chunk(blob: Outgoing, start: int, end: int) -> Callable[[], Iterator[bytes]]:
     def give() -> Iterator[bytes]:
         at = start
-        for piece in pieces(start):
+        for piece in blob.pieces(start):
             part = piece[: end - at]
             if not part:
                 return
             yield part
             at += len(part)
-            tell(at)
+            blob.tell(at)
             if at == end:
                 return
 

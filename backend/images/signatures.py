@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from backend.errors import EngineError, InvalidArgument, NotFound
 from backend.images.hosts import endpoints, own_endpoint
-from backend.images.registry import Registry
+from backend.images.registry import Outgoing, Registry
 from backend.images.types import RegistryAuth, RegistrySettings
 from backend.spec import cosign
 from backend.spec.cosign import Signature
@@ -128,7 +128,7 @@ def put(reference: Reference, signature: Signature, auth: RegistryAuth | None, s
 def _upload(registry: Registry, data: bytes) -> None:
     digest = digest_of(data)
     if not registry.has_blob(digest):
-        registry.upload(digest, len(data), lambda start: iter([data[start:]]), lambda done: None)
+        registry.upload(Outgoing(digest, len(data), lambda start: iter([data[start:]]), lambda done: None))
 
 
 def _existing(registry: Registry, which: str) -> bytes | None:

@@ -17,7 +17,7 @@ from backend.images.companions import Companions
 from backend.images.content import WrongDigest
 from backend.images.inflate import Inflater
 from backend.images.registry import Fetched, Registry, endpoints
-from backend.images.types import Image, Progress, ProgressLine, RegistryAuth
+from backend.images.types import Image, Progress, ProgressLine, RegistryAuth, retrying
 from backend.images.work import in_thread
 from backend.spec.image import (
     DOCUMENT_LIMIT,
@@ -213,7 +213,10 @@ class Pull:
         if wanted.size > DOCUMENT_LIMIT:
             raise InvalidArgument(f"the image configuration is larger than {DOCUMENT_LIMIT >> 20} MiB and is refused")
         if self._store.blobs.has(wanted.digest):
-            return self._store.blobs.read(wanted.digest)
+            try:
+                return self._store.blobs.read(wanted.digest)
+            except NotFound:  # the disk has spoiled it
+                self._store.blobs.remove(wanted.digest)
         with self._store.blobs.ingest(wanted.size) as new:
             data = b"".join(registry.blob(wanted.digest, wanted.size))
             new.write(data)
@@ -283,17 +286,14 @@ class Pull:
         blobs, tell, mark = self._store.blobs, self._teller(layer), self._store.layers.settler.mark
         if blobs.has(diff_id):
             return
-        if blobs.has(layer.digest):  # an earlier pull came so far
-            source = blobs.pieces(layer.digest)
-            with blobs.ingest() as tar:
-                _inflate(source, tar.write, None, tell)
-                mark(diff_id, ())
-                tar.commit(diff_id, sync=False)
+        if blobs.has(layer.digest) and self._from_blob(layer, diff_id, tell):  # an earlier pull came so far
             return
+        again = self._retrying(layer)
         with blobs.ingest(layer.size) as raw, blobs.ingest() as tar:
             # A layer that is not compressed is its own tar, written once.
             plain = layer.digest == diff_id
-            _inflate(registry.blob(layer.digest, layer.size), None if plain else tar.write, raw.write, tell)
+            source = registry.blob(layer.digest, layer.size, again)
+            _inflate(source, None if plain else tar.write, raw.write, tell)
             tell(layer.size, "Verifying Checksum")
             if not plain and tar.digest != diff_id:
                 raise WrongDigest(f"its contents have the digest {tar.digest}, not {diff_id} as the image says")
@@ -302,6 +302,31 @@ class Pull:
                 mark(diff_id, ())  # it can be made again from the blob: synced in the background
                 tar.commit(diff_id, sync=False)
             tell(layer.size, "Download complete")
+
+    def _from_blob(self, layer: Descriptor, diff_id: str, tell: _Tell) -> bool:
+        """The layer's tar from its blob that is here. False: the disk has spoiled it, and it is gone."""
+        blobs = self._store.blobs
+        with blobs.ingest() as tar:
+            try:
+                _inflate(blobs.pieces(layer.digest), tar.write, None, tell)
+            except InvalidArgument:
+                blobs.remove(layer.digest)
+                return False
+            if tar.digest != diff_id:
+                blobs.remove(layer.digest)
+                return False
+            self._store.layers.settler.mark(diff_id, ())
+            tar.commit(diff_id, sync=False)
+        return True
+
+    def _retrying(self, layer: Descriptor) -> Callable[[float], None]:
+        """Tells that a download broke off and goes on after so many seconds."""
+
+        def tell(seconds: float) -> None:
+            line = ProgressLine(status=retrying(seconds), id=layer.digest[7:19])
+            self._loop.call_soon_threadsafe(self._progress, line)
+
+        return tell
 
     def _teller(self, layer: Descriptor) -> _Tell:
         short, last = layer.digest[7:19], 0.0

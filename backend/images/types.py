@@ -88,6 +88,12 @@ class ProgressLine:
         return out
 
 
+def retrying(seconds: float) -> str:
+    """What a broken transfer is said to do, as docker says it."""
+    whole = max(1, round(seconds))
+    return f"Retrying in {whole} second{'s' if whole > 1 else ''}"
+
+
 Progress = Callable[[ProgressLine], None]
 #: Called with the action (pull, tag, untag, delete, load, import, save), the image's ID or name, and attributes.
 OnEvent = Callable[[str, str, dict[str, str]], None]

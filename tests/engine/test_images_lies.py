@@ -14,7 +14,7 @@ import pytest
 
 from backend.errors import EngineError
 from backend.images import ImageStore
-from backend.images.types import RegistryAuth, RegistrySettings
+from backend.images.types import ProgressLine, RegistryAuth, RegistrySettings
 from tests.support.images import docker_archive, nothing, pieces, store, tar_of
 from tests.support.liar import INDEX, MANIFEST, Liar, Talk, digest
 
@@ -215,7 +215,11 @@ async def test_a_download_that_breaks_off_goes_on_where_it_broke(liar: Liar, ima
         return talk.hang_up()
 
     liar.lie("GET", "/blobs/", break_off)
-    assert await pulled(images, liar) == random.Random(3).randbytes(1_500_000)
+    lines: list[ProgressLine] = []
+    image = await images.pull(f"{liar.host}/x:1", platform=None, auth=None, progress=lines.append)
+    assert "Retrying in 1 second" in [one.status for one in lines]
+    with open(f"{(await images.lowers(image.id, 'h'))[0]}/big", "rb") as file:
+        assert file.read() == random.Random(3).randbytes(1_500_000)
     assert len([one for one in ranges if one.startswith("bytes=")]) >= 3
 
 
@@ -475,3 +479,16 @@ async def test_an_index_with_its_attestation_is_pushed_whole_with_the_digest_it_
         await images.tag(f"{liar.host}/x:1", f"{other.host}/copy", "1")
         await images.push(f"{other.host}/copy", "1", auth=None, progress=nothing)
         assert digest(other.manifests["copy:1"][1]) == top["digest"]
+
+
+async def test_a_pull_mends_what_the_disk_has_spoiled(liar: Liar, images: ImageStore) -> None:
+    liar.image("x", "1", [SMALL])
+    image = await images.pull(f"{liar.host}/x:1", platform=None, auth=None, progress=nothing)
+    record = images.record(image.id)
+    await images.remove(f"{liar.host}/x:1", force=True, prune=True, users=lambda _: [])
+    kept = dict(liar.blobs) | {one: data for name, (_, data) in liar.manifests.items() if (one := name.partition(":")[2]).startswith("sha256:")}
+    for blob, data in kept.items():  # of an earlier pull that was broken off, and then a bad disk
+        with open(images.blobs.path(blob), "wb") as file:
+            file.write(data[:-1] + b"!")
+    assert await pulled(images, liar) == b"x" * 1000
+    assert (await images.check(repair=False, progress=nothing))[2] == [] and images.get(record.id).id == record.id
