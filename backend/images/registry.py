@@ -371,7 +371,8 @@ class Registry:
                     raise _Broken("the registry has forgotten the upload")
                 raise self._failure(status, data, "")
             if failures >= ATTEMPTS:
-                raise ServerError(f"the upload broke off after {done} of {blob.size} bytes: {data.decode(errors='replace')}")
+                why = data.decode(errors="replace")
+                raise ServerError(f"the upload broke off after {done} of {blob.size} bytes: {why}")
             self._pause(failures, blob.retry)
             session, done = self._where(session)
         return session
