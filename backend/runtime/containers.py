@@ -9,11 +9,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from backend.logs import LogWriter
-from backend.runtime import adoption, init, spawn
+from backend.runtime import init, spawn
 from backend.runtime import syscalls as sc
 from backend.runtime.adoption import descriptors
 from backend.runtime.cgroups import Cgroup, CgroupError
@@ -28,8 +28,9 @@ from backend.runtime.protocol import Exit, KeeperError, LogTarget, Op, Stdio
 from backend.runtime.protocol import field as get
 from backend.runtime.pump import Streams
 from backend.runtime.records import Records, State, birth, zombie_status
-from backend.runtime.requests import Requests, join_client
+from backend.runtime.requests import Requests
 from backend.runtime.spawn import Child, Machine
+from backend.runtime.takeover import Takeover
 from backend.runtime.tracing import Tracers, may_trace
 
 _REFILL = 0.004  # seconds after a start: the client has its answer, and a burst is not slowed
@@ -55,12 +56,14 @@ class Containers:
         self._tell = tell
         self._log_grown = log_grown
         self._all: dict[str, Container] = {}
-        self._held_back: list[Process] = []  # found again: not read before the helper's clients are back
         self._watched: set[str] = set()
         self._confined = Confined(loop, machine)
         self._trees = Files(loop, machine, exec_root)
         self._requests = Requests(self._all, self._process)
         self._tracers = Tracers()
+        self.takeover = Takeover(
+            self, self._all, loop, records=self._records, pool=machine.pool, tracers=self._tracers
+        )
         self._external = External(loop, exec_root, self._child_pids)
         self._handlers: dict[Op, Callable[[dict[str, Any], list[int], Answer], None]] = {
             Op.CREATE: self._create,
@@ -77,15 +80,15 @@ class Containers:
             Op.UNPACK: self._confined.unpack,
             Op.INDEX: self._confined.index,
             Op.FILES: self._files,
-            Op.COPIES: self._copies,
-            Op.ADOPT: self._adopt,
+            Op.COPIES: self.takeover.copies,
+            Op.ADOPT: self.takeover.adopt,
         }
 
     def begin(self, frozen: list[dict[str, Any]] | None) -> None:
         """Takes over what a keeper before this one left; *frozen*: what it gave when it became this one."""
-        self._restore(find=frozen is None)
-        self._thaw(frozen or [])
-        self._loop.later(_NO_HELPER, self._read_on)
+        self.takeover.restore(find=frozen is None)
+        self.takeover.thaw(frozen or [])
+        self._loop.later(_NO_HELPER, self.takeover.read_on)
         self._machine.pool.open(self._loop)
 
     def handle(self, op: Op, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
@@ -164,7 +167,7 @@ class Containers:
         if may_trace(launch.process.capabilities.bounding, own_ids=launch.maps is not None):
             self._tracers.note(process.pid)
         if not stdio.tty:
-            self._make_streams(container, process, child.outputs, child.stdin)
+            self.make_streams(container, process, child.outputs, child.stdin)
         try:
             # While the child is already on its way: it waits for the word before it joins.
             group.create(linux.get("resources") or {})
@@ -172,7 +175,7 @@ class Containers:
             container.pipes = tuple(os.fstat(fd).st_ino for fd in child.outputs.values())
             self._save(container)  # on disk before the answer, while the child is busy
         except (CgroupError, OSError, ValueError) as error:
-            self._fail(process, spawn.refusal("create", error))
+            self.fail(process, spawn.refusal("create", error))
 
     def _create_external(self, order: Order, log: LogTarget, answer: Answer) -> None:
         """As :meth:`_create`, by another runtime."""
@@ -196,10 +199,10 @@ class Containers:
         """The other runtime has created it: from here on it is a container like all."""
         process = container.process
         process.pid, process.pidfd = born.pid, born.pidfd
-        self._loop.watch(born.pidfd, IN, lambda _: self._exited(process))
+        self._loop.watch(born.pidfd, IN, lambda _: self.exited(process))
         if born.terminal < 0:
             container.pipes = tuple(os.fstat(fd).st_ino for fd in made.outputs.values())
-            self._make_streams(container, process, made.outputs, made.stdin)
+            self.make_streams(container, process, made.outputs, made.stdin)
         self._save(container)
         self._ready(process, [born.terminal] if born.terminal >= 0 else [])
 
@@ -219,11 +222,12 @@ class Containers:
         process.outputs, process.stdin = child.outputs, child.stdin
         process.hidden = child.hidden
         self._loop.watch(child.sync.fileno(), IN, lambda _: self._heard(process))
-        self._loop.watch(child.pidfd, IN, lambda _: self._exited(process))
+        self._loop.watch(child.pidfd, IN, lambda _: self.exited(process))
         return process
 
-    def _make_streams(self, container: Container, process: Process, outputs: dict[int, int], stdin: int, *,
-                      resumes: bool = False) -> None:  # fmt: skip
+    def make_streams(self, container: Container, process: Process, outputs: dict[int, int], stdin: int, *,
+                     resumes: bool = False) -> None:  # fmt: skip
+        """Pumps a process's streams from now on. *resumes*: another keeper did before."""
         log = None
         try:
             log = self._log_of(container, process, resumes)
@@ -232,7 +236,7 @@ class Containers:
                 sys.excepthook(type(error), error, error.__traceback__)
             else:
                 text = f"log {error.filename}: {error.strerror}"
-                self._fail(process, KeeperError("create", "other", text, error.errno))
+                self.fail(process, KeeperError("create", "other", text, error.errno))
         once = process.stdio.stdin_once or bool(process.exec_id)
 
         def written() -> None:
@@ -273,18 +277,18 @@ class Containers:
         if data:
             report = json.loads(data)
             stage = "exec" if process.exec_id else "create" if process.status == "preparing" else "start"
-            self._fail(process, KeeperError(stage, report["reason"], report["message"], report["errno"]))
+            self.fail(process, KeeperError(stage, report["reason"], report["message"], report["errno"]))
         elif process.status == "starting":
             self._running(process)
         elif process.status in ("preparing", "created"):
             stage = "exec" if process.exec_id else "create"
-            self._fail(process, KeeperError(stage, "other", "the first process died before it could start the program"))
+            self.fail(process, KeeperError(stage, "other", "the first process died before it could start the program"))
 
     def _inside(self, process: Process, pid: int, pidfd: int) -> None:
         """The stage of a hidden exec has forked the process that is inside: that one counts from now on."""
         stage = process.pidfd
         process.pid, process.pidfd = pid, pidfd
-        self._loop.watch(pidfd, IN, lambda _: self._exited(process))
+        self._loop.watch(pidfd, IN, lambda _: self.exited(process))
         self._loop.watch(stage, IN, lambda _: self._stage_over(stage))
 
     def _stage_over(self, stage: int) -> None:
@@ -295,7 +299,7 @@ class Containers:
     def _ready(self, process: Process, fds: list[int]) -> None:
         container = self._all[process.id]
         if fds:
-            self._make_streams(container, process, {1: fds[0]}, fds[0])
+            self.make_streams(container, process, {1: fds[0]}, fds[0])
         if process.failed is not None:
             return  # it is being taken back
         process.status = "created"
@@ -303,115 +307,6 @@ class Containers:
             answer, process.answer = process.answer, None
             names, copies = descriptors(process)
             answer({"pid": process.pid, "fds": names}, copies)
-
-    def _copies(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        process = self._container(message, "copies").process
-        names, copies = descriptors(process)
-        answer({"pid": process.pid, "fds": names, "stdio": asdict(process.stdio)}, copies)
-
-    def _adopt(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        """Descriptors that the helper held: those that this keeper lacks are taken, and its waiting clients."""
-        names, wishes = message.get("names"), message.get("clients")
-        if not isinstance(names, list) or not isinstance(wishes, list) or len(fds) != len(names) + len(wishes):
-            raise KeeperError("adopt", "bad_config", "names and descriptors do not agree")
-        given = adoption.named(names, fds[: len(names)])
-        clients = [(os.dup(fd), wish) for fd, wish in zip(fds[len(names) :], wishes, strict=True)]
-        self._adopt_process(message, given, clients)
-        answer({})
-
-    def _adopt_process(
-        self, message: dict[str, Any], given: dict[str, int], clients: list[tuple[int, dict[str, Any]]]
-    ) -> None:
-        container = self._container(message, "adopt")
-        process = container.process
-        if exec_id := get(message, "exec_id", "str", ""):
-            process = self._adopted_exec(container, exec_id, message, given)
-        self._take(container, process, given)
-        for fd, wish in clients:
-            join_client(process, fd, wish)
-        if process.status == "stopped" and process.streams is not None:
-            self._drain(process)
-            process.streams.end_told()
-
-    def _adopted_exec(
-        self, container: Container, exec_id: str, message: dict[str, Any], given: dict[str, int]
-    ) -> Process:
-        """An exec that a dead keeper started. Its end is told like any other's, also if it has come already."""
-        if exec_id in container.execs or "pidfd" not in given:
-            for fd in given.values():
-                os.close(fd)
-            raise KeeperError("adopt", "exists", f"exec {exec_id} needs no adoption")
-        pid, stdio = get(message, "pid", "int"), Stdio(**get(message, "stdio", "dict"))
-        pidfd = given.pop("pidfd")
-        process = Process(container.process.id, exec_id, pid, pidfd, stdio, "running", birth=birth(pid))
-        container.execs[exec_id] = process
-        self._loop.watch(pidfd, IN, lambda _: self._exited(process))
-        return process
-
-    def _take(self, container: Container, process: Process, given: dict[str, int]) -> None:
-        outputs = {n: given.pop(str(n)) for n in (1, 2) if str(n) in given}
-        stdin = outputs.get(1, -1) if process.stdio.tty else given.pop("stdin", -1)
-        if process.streams is None and outputs:
-            self._make_streams(container, process, outputs, stdin, resumes=True)
-        else:
-            for fd in outputs.values():
-                os.close(fd)
-            if process.streams is not None and process.streams.stdin < 0 <= stdin:
-                process.streams.take_stdin(stdin)
-        pidfd = given.pop("pidfd", -1)
-        if pidfd >= 0:
-            if process.exit is not None and not process.exit.known:
-                process.exit = adoption.told_by(pidfd, process.exit)
-                self._records.save_exit(process.exit)
-            os.close(pidfd)
-
-    def freeze(self, force: bool) -> list[dict[str, Any]]:
-        """What only memory knows of the running processes, to become a newer keeper. Raises ``busy``."""
-        processes = [p for c in self._all.values() for p in (c.process, *c.execs.values())]
-        for process in processes if force else ():
-            if process.status == "created":  # it was for a helper that is gone
-                self._fail(process, KeeperError("upgrade", "other", "the keeper was upgraded"))
-        if any(p.status in ("preparing", "created", "starting") for p in processes):
-            raise KeeperError("upgrade", "busy", "a container or an exec is being started")
-        live = {p.pid for p in processes if p.status == "running"}
-        self._machine.pool.close()
-        adoption.end_strangers(live, force)
-        return [adoption.frozen(process) for process in processes if process.status == "running"]
-
-    def go_on(self) -> None:
-        """The upgrade has not come to pass."""
-        self._loop.later(0, self._machine.pool.fill)
-
-    def _thaw(self, frozen: list[dict[str, Any]]) -> None:
-        for one in frozen:
-            clients = [(client["fd"], client) for client in one["clients"]]
-            self._adopt_process(one, one["fds"], clients)
-            process = self._process(one, "upgrade")
-            if process.streams is not None:
-                process.streams.feed(adoption.unpacked(one["pending"]), ending=one["stdin_ending"])
-
-    def _restore(self, find: bool) -> None:
-        """What a keeper before this one left running or unsaid (see :mod:`backend.runtime.adoption`)."""
-        for container, outputs in adoption.restore(self._records, find):
-            process = container.process
-            self._all[process.id] = container
-            if container.traces and process.status == "running":
-                self._tracers.note(process.pid)
-            if outputs:
-                self._make_streams(container, process, outputs, -1, resumes=True)
-                if process.streams is not None:
-                    process.streams.hold(True)
-                self._held_back.append(process)
-            if process.status == "stopped":
-                self._drop_cgroup(container, 0)
-            else:
-                self._loop.watch(process.pidfd, IN, lambda _, p=process: self._exited(p))  # type: ignore[misc]
-
-    def _read_on(self) -> None:
-        for process in self._held_back:
-            if process.streams is not None:
-                process.streams.hold(False)
-        self._held_back.clear()
 
     def _save(self, container: Container) -> None:
         process, log = container.process, container.log
@@ -450,12 +345,12 @@ class Containers:
 
         def failed(error: KeeperError) -> None:
             if process.status == "starting":
-                self._fail(process, error)
+                self.fail(process, error)
 
         try:
             self._external.start(process.id, container.runtime, started, failed)
         except (KeeperError, OSError) as error:
-            self._fail(process, error if isinstance(error, KeeperError) else spawn.refusal("start", error))
+            self.fail(process, error if isinstance(error, KeeperError) else spawn.refusal("start", error))
 
     def _exec_start(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         self._go(self._process(message, "exec"), answer, "exec")
@@ -482,7 +377,7 @@ class Containers:
             names, copies = (["pidfd"], [process.pidfd]) if process.hidden else ([], [])
             answer({"pid": process.pid, "started_at": process.started_at, "fds": names}, copies)
 
-    def _fail(self, process: Process, error: KeeperError) -> None:
+    def fail(self, process: Process, error: KeeperError) -> None:
         """A start that cannot be: all is taken back before the answer is given, so nothing is left when it arrives."""
         process.failed = process.failed or error  # what follows from the first is not the reason
         try:
@@ -522,10 +417,11 @@ class Containers:
         if may_trace(launch.process.capabilities.bounding, own_ids=container.maps is not None):
             self._tracers.note(container.process.pid)  # later ones are beside this one
         if not stdio.tty:
-            self._make_streams(container, process, child.outputs, child.stdin)
+            self.make_streams(container, process, child.outputs, child.stdin)
 
     # --- the end ----------------------------------------------------------------------------------------------------
-    def _exited(self, process: Process) -> None:
+    def exited(self, process: Process) -> None:
+        """Its pidfd says that it has ended."""
         if process.hidden and process.sync is not None:
             before = process.pidfd
             self._last_words(process)
@@ -541,7 +437,7 @@ class Containers:
                 status = zombie_status(process.pid, process.birth)
             if status is None and process.tries < _TRIES:
                 process.tries += 1
-                self._loop.later(0.02, lambda: self._exited(process))
+                self._loop.later(0.02, lambda: self.exited(process))
                 return
             status = None if status is None else os.waitstatus_to_exitcode(status)
         if process.sync is not None:
@@ -550,7 +446,7 @@ class Containers:
         if process.failed is not None and (process.exec_id or process.started_at == 0):
             self._failed(container, process)
             return
-        self._drain(process)
+        self.drain(process)
         code, number = (255, 0) if status is None else (status, 0) if status >= 0 else (128 - status, -status)
         if process.failed is not None:
             code, number = {"not_found": 127, "not_permitted": 126}.get(process.failed.reason, 128), 0
@@ -566,11 +462,11 @@ class Containers:
         if process.streams is not None:
             process.streams.end_told()
         if not process.exec_id:
-            self._drop_cgroup(container, 0)  # after the news: whoever waits need not wait for this
+            self.drop_cgroup(container, 0)  # after the news: whoever waits need not wait for this
         if process.exec_id:
             self._end_exec(container, process)
 
-    def _drain(self, process: Process) -> None:
+    def drain(self, process: Process) -> None:
         """What a dead process has written; children of it may hold its streams open for a while."""
         streams = process.streams
         if streams is not None and not streams.drain():
@@ -604,7 +500,7 @@ class Containers:
         self._records.forget(process.id)
         self._external.forget(process.id)
         container.cgroup.kill()
-        self._drop_cgroup(container, 0, lambda: self._answer_failure(process, error))
+        self.drop_cgroup(container, 0, lambda: self._answer_failure(process, error))
 
     @staticmethod
     def _answer_failure(process: Process, error: KeeperError) -> None:
@@ -612,14 +508,14 @@ class Containers:
             answer, process.answer = process.answer, None
             answer(error)
 
-    def _drop_cgroup(self, container: Container, tries: int, then: Callable[[], None] | None = None) -> None:
+    def drop_cgroup(self, container: Container, tries: int, then: Callable[[], None] | None = None) -> None:
         """Removes it, a few times if its last processes are still on their way out."""
         if tries and self._all.get(container.process.id, container) is not container:
             return  # a new container has this name and this cgroup
         if not container.cgroup.remove() and tries < 50:
             if tries == 0:
                 container.cgroup.kill()
-            self._loop.later(0.002 * (tries + 1), lambda: self._drop_cgroup(container, tries + 1, then))
+            self._loop.later(0.002 * (tries + 1), lambda: self.drop_cgroup(container, tries + 1, then))
         elif then is not None:
             then()
 
@@ -654,14 +550,14 @@ class Containers:
         process = container.process
         if process.status == "stopped":
             self._forget(container)
-            self._drop_cgroup(container, 0, lambda: answer({}))
+            self.drop_cgroup(container, 0, lambda: answer({}))
             return
         if process.status == "running":
             raise KeeperError("delete", "exists", f"container {process.id} is running")
         if process.answer is not None or process.failed is not None:
             raise KeeperError("delete", "exists", f"container {process.id} is being started")
         process.answer = lambda *_: answer({})
-        self._fail(process, KeeperError("delete", "other", "deleted"))
+        self.fail(process, KeeperError("delete", "other", "deleted"))
 
     def _files(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         if not message.get("id"):
@@ -673,7 +569,7 @@ class Containers:
         self._trees.start(message, fds, answer, container.process.pidfd, container.flags)
 
     def _list(self, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        self._read_on()  # asked after everything has been handed over
+        self.takeover.read_on()  # asked after everything has been handed over
         self._requests.listing(message, fds, answer)
 
 

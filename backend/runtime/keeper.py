@@ -248,12 +248,12 @@ class Server:
         if len(fds) != 1 or any(one.behind for one in self._connections):
             raise KeeperError("upgrade", "busy", "a helper has not read its answers yet")
         try:
-            frozen = self._containers.freeze(bool(message.get("force")))
+            frozen = self._containers.takeover.freeze(bool(message.get("force")))
             given = Inherited(self._listener.fileno(), self._start.lock, [c.fileno() for c in self._connections],
                               connection.fileno(), message.get("n"), self._nofile, frozen, self._entrusted)  # fmt: skip
             pass_on(given, self._exec_root, command, fds[0])
         finally:
-            self._containers.go_on()  # only reached if it has to stay
+            self._containers.takeover.go_on()  # only reached if it has to stay
 
     def run(self) -> None:
         """Serves until asked to stop."""
