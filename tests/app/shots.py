@@ -302,6 +302,24 @@ async def _browse(stage: Stage) -> QWidget:
     return dialog
 
 
+@picture("signatures")
+async def _signatures(stage: Stage) -> QWidget:
+    dialog = await _image(stage)
+    dialog.tabs.setCurrentIndex(4)
+    return dialog
+
+
+@picture("run-failed")
+async def _run_failed(stage: Stage) -> QWidget:
+    from app.models.run_request import RunRequest
+    from app.windows.run_form import run_image
+
+    stage.window.show_page("containers")
+    operation = run_image(stage.context, RunRequest("127.0.0.1:9/team/app:1.0", name="box"), lambda _key: None)
+    await until(lambda: operation.state != "running", 30)
+    return stage.window
+
+
 @picture("prune-images")
 async def _prune_images(stage: Stage) -> QWidget:
     stage.window.show_page("images")
