@@ -31,12 +31,22 @@ def engine() -> FakeEngine:
     return FakeEngine()
 
 
+@pytest.fixture(autouse=True)
+def collected_here() -> Iterator[None]:
+    """As in the application (see app.collector), Python collects no Qt object in a worker thread: not while a test
+    runs, and not afterwards, when another test's thread would collect what this one has left. Set up first, it ends
+    last, when the test's windows and models have been let go of."""
+    gc.disable()
+    yield
+    gc.collect()
+    gc.enable()
+
+
 @pytest.fixture
 def run(qapp: QApplication) -> Iterator[Run]:
     """Run a coroutine in the loop that Qt and asyncio share."""
     import qasync
 
-    gc.disable()  # as the application does: see app.collector
     qapp.setQuitOnLastWindowClosed(False)
     loop = qasync.QEventLoop(qapp, already_running=False)
     asyncio.set_event_loop(loop)
@@ -45,8 +55,6 @@ def run(qapp: QApplication) -> Iterator[Run]:
     finally:
         loop.close()
         asyncio.set_event_loop(None)
-        gc.collect()
-        gc.enable()
 
 
 @pytest.fixture
