@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 
 from backend.images.content import BlobStore
 
@@ -23,7 +24,8 @@ class Settler:
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self._folder = f"{blobs.root}/unsynced"
-        self._due: dict[str, tuple[str, ...]] = {}
+        self._due: dict[str, tuple[int, tuple[str, ...]]] = {}  # by layer: how often it was marked, what to sync
+        self._lock = threading.Lock()  # layers are marked by the threads that fetch them
         self._task: asyncio.Task[None] | None = None
         self._boot = ""
 
@@ -37,7 +39,7 @@ class Settler:
             with open(f"{self._folder}/{name}", "rb") as file:
                 same = file.read(64).decode("ascii", "replace") == self._boot
             if same:  # this helper was killed, but the kernel still has what it wrote
-                self.mark(f"sha256:{name}", ())
+                self.mark(f"sha256:{name}", (f"{self._blobs.root}/layers/{name}/index",))
             else:
                 doubtful.append(f"sha256:{name}")
         return doubtful
@@ -45,11 +47,13 @@ class Settler:
     def mark(self, diff_id: str, paths: tuple[str, ...]) -> None:
         """Before a layer becomes visible: it is not synced. *paths*: what is to be synced beside its tar."""
         path = f"{self._folder}/{diff_id.partition(':')[2]}"
-        with contextlib.suppress(FileExistsError):
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            os.write(fd, self._boot.encode())
-            os.close(fd)
-        self._due[diff_id] = (*self._due.get(diff_id, ()), *paths)
+        with self._lock:
+            with contextlib.suppress(FileExistsError):
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                os.write(fd, self._boot.encode())
+                os.close(fd)
+            marked, known = self._due.get(diff_id, (0, ()))
+            self._due[diff_id] = marked + 1, tuple(dict.fromkeys((*known, *paths)))
 
     def settle(self) -> None:
         """Begin to sync what is marked. On the loop."""
@@ -63,15 +67,19 @@ class Settler:
         await asyncio.wait([self._task])
 
     async def _all(self) -> None:
-        while self._due:
-            diff_id, paths = next(iter(self._due.items()))
-            try:
-                await asyncio.to_thread(self._sync, diff_id, paths)
-            except OSError as error:
-                log.error("the layer %s could not be synced: %s", diff_id, error.strerror)
-                self._due.pop(diff_id, None)  # its mark stays
-                continue
-            if self._due.get(diff_id) == paths:  # else more of it came meanwhile
+        while due := list(self._due.items()):
+            for diff_id, state in due:
+                try:
+                    await asyncio.to_thread(self._sync, diff_id, state[1])
+                except OSError as error:
+                    log.error("the layer %s could not be synced: %s", diff_id, error.strerror)
+                    self._due.pop(diff_id, None)  # its mark stays
+                    continue
+                self._settled(diff_id, state)
+
+    def _settled(self, diff_id: str, state: tuple[int, tuple[str, ...]]) -> None:
+        with self._lock:
+            if self._due.get(diff_id) == state:  # else it was marked again meanwhile
                 del self._due[diff_id]
                 self.clear(diff_id)
 
