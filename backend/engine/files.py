@@ -224,12 +224,13 @@ class Files:
         async with tidy() as stack:
             if pause:
                 await undisturbed(self._life.hold_for(container, stack))
-            image = await self._commit(container, change)
+            image = await self._commit(container, change, stack)
         shown = parse(name).familiar if name else ""
         self._life.tell(container, "commit", comment=comment, imageID=image, imageRef=shown)
         return image
 
-    async def _commit(self, container: Container, change: Commit) -> str:
+    async def _commit(self, container: Container, change: Commit, held: AsyncExitStack) -> str:
+        """*held* is let go once the container's files have been read: what is made of them takes longer."""
         holder = f"files-{secrets.token_hex(8)}"
         await self._core.images.lowers(container.record.image, holder)
         try:
@@ -237,7 +238,7 @@ class Files:
                 task = {"kind": "export", "layer": True, "placeholders": sorted(PLACEHOLDERS)}
                 async with await FileJob.start(self._core.keeper, Look(directory=upper), task, "out") as job:
                     await job.report("ready")
-                    made = await self._core.images.commit(container.record.image, _whole(job), change)
+                    made = await self._core.images.commit(container.record.image, _whole(job, held), change)
             return made.id
         except KeeperError as error:
             raise ServerError(f"cannot commit container {container.id}: {error.message}") from error
@@ -287,10 +288,11 @@ async def feed(job: FileJob, source: AsyncIterator[bytes] | Upload) -> None:
     job.end_input()
 
 
-async def _whole(job: FileJob) -> AsyncIterator[bytes]:
+async def _whole(job: FileJob, held: AsyncExitStack) -> AsyncIterator[bytes]:
     async for piece in job.pieces():
         yield piece
     await job.report("done")
+    await undisturbed(held.aclose())
 
 
 def _target(repository: str, tag: str) -> str:
