@@ -17,7 +17,7 @@ from backend.logs import LogReader, records
 from backend.runtime.client import KeeperError, Stdio
 from backend.runtime.protocol import Op
 from tests.support.keeper import Lab, frames, read_all
-from tests.support.private import ROOT, PrivateHelper, docker_client
+from tests.support.private import ROOT, PrivateHelper, command_line, docker_client
 from tests.support.roots import busybox_tar
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces")]
@@ -56,7 +56,7 @@ async def test_everything_goes_on_while_the_keeper_becomes_another(lab: Lab) -> 
     for _ in range(3):
         await lab.keeper.upgrade()
     assert lab.keeper.pid == pid and not lab.lost.is_set()
-    assert b"--inherit" in Path(f"/proc/{pid}/cmdline").read_bytes(), "it has been executed anew"
+    assert b"--inherit" in command_line(pid), "it has been executed anew"
     terminal.send(b"one\n")
     await until(terminal, b"got one")
     await lab.keeper.resize(shell, 20, 90)
@@ -117,7 +117,7 @@ def test_a_new_version_of_the_helper_brings_its_keeper_along_under_running_conta
         helper.leave()
         helper.root = tmp_path
         helper.start()
-        keepers = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in helper.processes()]
+        keepers = [command_line(pid) for pid in helper.processes()]
         assert any(str(tmp_path).encode() in line and b"--inherit" in line for line in keepers), "the keeper is the new version's"
         after = json.loads(helper.docker("inspect", "stays").stdout)[0]["State"]
         assert (after["Running"], after["Pid"]) == (True, before["Pid"])

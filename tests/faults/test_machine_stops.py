@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.private import ROOT, PrivateHelper, docker_client
+from tests.support.private import ROOT, PrivateHelper, command_line, docker_client
 from tests.support.roots import busybox_tar
 
 pytestmark = [
@@ -84,7 +84,7 @@ def test_a_hangup_has_the_keeper_executed_anew_under_running_containers(helper: 
     helper.process.send_signal(signal.SIGHUP)
 
     def renewed() -> bool:
-        return any(b"--inherit" in Path(f"/proc/{one}/cmdline").read_bytes() for one in helper.processes() if os.path.exists(f"/proc/{one}/cmdline"))
+        return any(b"--inherit" in command_line(one) for one in helper.processes())
 
     eventually("the keeper is another", renewed)
     assert helper.docker("exec", "stays", "echo", "in").stdout == b"in\n"

@@ -7,7 +7,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -38,10 +37,6 @@ def until(done: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def keepers(helper: PrivateHelper) -> list[int]:
-    return [pid for pid in helper.processes() if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_it_runs_on_its_log_is_whole_and_its_exit_code_is_known(helper: PrivateHelper, runtime: str) -> None:
     count = "i=0; while [ ! -f /end ]; do i=$((i+1)); echo $i; sleep 0.05; done; exit 7"
@@ -51,10 +46,10 @@ def test_it_runs_on_its_log_is_whole_and_its_exit_code_is_known(helper: PrivateH
         return [int(one) for one in helper.docker("logs", runtime, check=False).stdout.split()]
 
     until(lambda: len(lines()) > 3)
-    before = keepers(helper)
+    before = helper.keepers()
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: bool(keepers(helper)) and keepers(helper) != before)
+    until(lambda: bool(helper.keepers()) and helper.keepers() != before)
     until(lambda: helper.docker("exec", runtime, "echo", "here", check=False).stdout == b"here\n")
     helper.leave(signal.SIGKILL)
     helper.start()

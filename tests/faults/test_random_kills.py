@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.private import PrivateHelper, docker_client
+from tests.support.private import PrivateHelper, command_line, docker_client
 from tests.support.roots import busybox_tar
 
 pytestmark = [
@@ -56,7 +56,7 @@ def keeper_of(helper: PrivateHelper) -> int:
     parents: dict[int, int] = {}
     for pid in helper.processes():
         with contextlib.suppress(OSError):
-            if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"keeper.py" in command_line(pid):
                 parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return next((pid for pid, parent in parents.items() if parent not in parents), 0)
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.private import PrivateHelper
+from tests.support.private import PrivateHelper, command_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def _links(bridge: str) -> frozenset[str]:
 
 
 def _role(pid: int) -> str:
-    line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    line = command_line(pid)
     return "keeper" if b"keeper" in line else "helper" if b"helper" in line else "other"
 
 

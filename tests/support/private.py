@@ -24,6 +24,14 @@ def docker_client() -> str | None:
     return str(fetched) if fetched.exists() else shutil.which("docker")
 
 
+def command_line(pid: int) -> bytes:
+    """What process *pid* was executed with; nothing if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 class PrivateHelper:
     """A helper process and its folders. Use as a context manager; everything it made is gone afterwards."""
 
@@ -71,6 +79,10 @@ class PrivateHelper:
         if check and done.returncode:
             raise AssertionError(f"docker {' '.join(arguments)} ended with {done.returncode}: {done.stderr.decode(errors='replace')}")
         return done
+
+    def keepers(self) -> list[int]:
+        """Those of them that run the keeper's program."""
+        return [pid for pid in self.processes() if b"keeper.py" in command_line(pid)]
 
     def processes(self) -> list[int]:
         """Everything that still runs on behalf of this helper: its own processes by their exec-root."""
