@@ -83,3 +83,17 @@ async def test_a_new_keeper_gets_it_from_the_helper(lab: Lab) -> None:
     far.close()
     assert not alive(near)
     near.close()
+
+
+async def test_no_child_of_the_keeper_holds_on_to_it(lab: Lab) -> None:
+    """A copy in a child that waits for work, or in a container, would keep a watch alive that nobody answers."""
+    near, far = socket.socketpair()
+    await lab.keeper.entrust("a thing", [far.fileno()])
+    sleepers = [await lab.sleeper() for _ in range(6)]     # more than wait ready: new ones are forked meanwhile
+    await lab.keeper.entrust("a thing", [])
+    far.close()
+    assert not alive(near)
+    near.close()
+    for one in sleepers:
+        await lab.keeper.kill(one, signal.SIGKILL)
+        await lab.exit(one)
