@@ -31,6 +31,8 @@ DESKTOP_FILE = "io.slipway.Slipway"
 #: How long --shot waits for an engine, and then for pictures of usage, in seconds.
 SHOT_PATIENCE = 10.0
 _SHOT_SETTLE = 2.6
+_PAGES = frozenset({"containers", "images", "stacks", "networks", "volumes", "registries", "disk", "welcome", "container",
+                    "log", "run", "compose"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ def options(argv: Sequence[str]) -> Options:
     parser.add_argument("--theme", default="", choices=("", "system", "light", "dark"))
     parser.add_argument("--size", default="1200x760", metavar="WxH", help="size of the picture")
     found = parser.parse_args(argv)
+    if found.page and found.page.partition(":")[0] not in _PAGES:
+        parser.error(f"argument --page: {found.page} is no page of the window; it has {', '.join(sorted(_PAGES))}")
     return Options(found.host, found.shot, found.page, found.theme, found.size)
 
 

@@ -139,3 +139,15 @@ def test_a_picture_taken_as_root_does_not_turn_dev_null_into_a_file(qapp: object
     preferences.theme = "dark"
     preferences.keep_flag("wrap", False)
     assert (preferences.theme, preferences.flag("wrap", True), preferences.layout("main"), made) == ("dark", False, None, [])
+
+
+def test_a_page_that_the_window_does_not_have_is_refused_with_those_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    from app.application import options
+    from app.windows.main import PAGES
+
+    with pytest.raises(SystemExit):
+        options(["--page", "kitchen"])
+    said = capsys.readouterr().err
+    assert "kitchen is no page" in said and all(name in said for name, _ in PAGES)
+    for name, _ in PAGES:
+        assert options(["--page", name]).page == name
