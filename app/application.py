@@ -31,8 +31,8 @@ DESKTOP_FILE = "io.slipway.Slipway"
 #: How long --shot waits for an engine, and then for pictures of usage, in seconds.
 SHOT_PATIENCE = 10.0
 _SHOT_SETTLE = 2.6
-_PAGES = frozenset({"containers", "images", "stacks", "networks", "volumes", "registries", "disk", "welcome", "container",
-                    "log", "run", "compose"})
+_PAGES = frozenset({"containers", "images", "stacks", "networks", "volumes", "registries", "disk", "welcome",
+                    "container", "log", "run", "compose"})
 
 
 @dataclass(frozen=True, slots=True)
