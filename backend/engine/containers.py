@@ -22,7 +22,7 @@ from backend.engine.execs import Execs
 from backend.engine.history import COARSE, FINE, Row
 from backend.engine.life import Life
 from backend.engine.logchoice import log_limits
-from backend.engine.mountsources import check_bind
+from backend.engine.mountsources import check_bind, propagation_warning
 from backend.engine.names import check_name, new_id
 from backend.engine.record import ContainerRecord, MountRecord, Status
 from backend.engine.rootview import directory_inside, root_of
@@ -81,7 +81,8 @@ class Containers:
             core.table.unclaim(name)
             raise
         self._life.tell(container, "create")
-        return api.ContainerCreated(id=identity, warnings=told)
+        alone = [said for one in record.mounts if (said := propagation_warning(one))]
+        return api.ContainerCreated(id=identity, warnings=[*told, *alone])
 
     def _image(self, name: str) -> Image:
         try:

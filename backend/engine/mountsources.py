@@ -36,7 +36,6 @@ async def sources(core: Core, mounts: Sequence[MountRecord], holder: str,
         else:
             if one.kind == "bind":
                 check_bind(one, make=True)
-                check_propagation(one)
             made.append(one)
     return tuple(made)
 
@@ -55,16 +54,18 @@ def check_bind(one: MountRecord, *, make: bool) -> None:
                               f"mkdir {error.filename}: {(error.strerror or '').lower()}") from error
 
 
-def check_propagation(one: MountRecord) -> None:
-    """Refuse a bind that is to share mounts with the host where the host's own mount shares none."""
+def propagation_warning(one: MountRecord) -> str:
+    """What is to be said of a bind that is to share mounts with the host where the host's own mount shares none
+    (machines whose root is not shared, as systemd makes it): it works, alone. "" where there is nothing to say."""
     shared, slave = one.propagation in ("shared", "rshared"), one.propagation in ("slave", "rslave")
-    if not (shared or slave):
-        return
+    if one.kind != "bind" or not (shared or slave):
+        return ""
     point, tags = _mount_of(os.path.realpath(one.source))
     if "shared:" in tags or (slave and "master:" in tags):
-        return
+        return ""
     kind = "shared" if shared else "shared or slave"
-    raise ServerError(f"path {one.source} is mounted on {point} but it is not a {kind} mount")
+    return (f"path {one.source} is mounted on {point} but it is not a {kind} mount: mounts below it are not seen on "
+            f"the other side; 'mount --make-rshared {point}' on the host changes that")
 
 
 def _mount_of(path: str) -> tuple[str, str]:

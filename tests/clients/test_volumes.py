@@ -239,10 +239,10 @@ def test_an_image_is_mounted_read_only_and_stays_while_it_is(helper: PrivateHelp
     assert os.listdir(f"{helper.exec}/parts") == []
 
 
-def test_a_bind_shares_mounts_with_the_host_only_where_the_host_shares_them(helper: PrivateHelper, tmp_path: Path) -> None:
+def test_a_bind_shares_mounts_with_the_host_and_says_where_the_host_does_not(helper: PrivateHelper, tmp_path: Path) -> None:
     os.system(f"mount --bind {tmp_path} {tmp_path} && mount --make-private {tmp_path}")
     try:
-        said = refused(helper, "run", "--rm", "-v", f"{tmp_path}:/x:rshared", "bb:1", "true")
+        said = helper.docker("run", "--rm", "-v", f"{tmp_path}:/x:rshared", "bb:1", "true").stderr.decode()
         assert f"path {tmp_path} is mounted on {tmp_path} but it is not a shared mount" in said
         os.system(f"mount --make-shared {tmp_path}")
         helper.docker("run", "-d", "--name", "sharing", "-v", f"{tmp_path}:/x:rslave", "bb:1", "sleep", "1000")
