@@ -6,6 +6,7 @@ import calendar
 import errno
 import json
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ _BLOCK = 1 << 20
 _STEP = 128 << 10
 _LONGEST = 6 * PIECE + 256  # bytes that an entry of ours can have: each byte as \u00xx
 _SECOND = 1_000_000_000
+# What most entries are: nothing in them needs a JSON parser, which would take three times as long.
+_PLAIN = re.compile(rb'\{"log":"([^"\\]*)(\\n)?","stream":"(stdout|stderr)",'
+                    rb'"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)Z"\}')
 
 
 class JsonWriter:
@@ -271,6 +275,9 @@ class EntryParser:
     def __call__(self, line: bytes) -> Run | None:
         """One line of Docker's format; None for a torn one."""
         try:
+            if plain := _PLAIN.fullmatch(line):
+                data, newline, name, at = plain.groups()
+                return Run(self.time(at.decode()), 1 if name == b"stdout" else 2, [data + b"\n" if newline else data])
             entry = json.loads(line)
             data = entry["log"].encode("utf-8", "surrogatepass")
             return Run(self.time(entry["time"]), 1 if entry["stream"] == "stdout" else 2, [data])

@@ -310,3 +310,12 @@ def test_a_full_disk_loses_lines_and_not_the_log(tmp_path: Path, monkeypatch: py
     writer.close()
     assert writer.lost == 101
     assert lines(tmp_path) == lines(tmp_path, tail=5) == [b"before\n", b"kept\n"]
+
+
+def test_json_files_of_dockers_are_read_and_nonsense_in_them_is_left_out(tmp_path: Path) -> None:
+    entry = b'{"log":"%s","stream":"stdout","time":"2026-%s-01T00:00:00.5Z"}\n'
+    (tmp_path / JSON_NAME).write_bytes(entry % (b"plain\\n", b"01") + entry % (b'\\u003ca\\u003e \\" \xc3\xbc\\n', b"02") + entry % (b"bad\\n", b"13")
+                                       + b"\x00\x00nonsense\n[]\n" + b'{"log":"attrs\\n","stream":"stderr","attrs":{"a":"b"},"time":"2026-03-01T00:00:00Z"}\n')
+    found = list(records(LogReader(str(tmp_path)).read()))
+    assert [(r.stream, r.data) for r in found] == [(1, b"plain\n"), (1, '<a> " ü\n'.encode()), (2, b"attrs\n")]
+    assert found[0].time_ns == 1_767_225_600_500_000_000
