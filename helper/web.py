@@ -7,11 +7,18 @@ somebody asks it for a name (tests that use both halves in one process do).
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
+import re
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+
+def _version(path: str) -> str:
+    """As the package's own text says it: importlib.metadata would be the proper way, and costs a megabyte."""
+    with open(path, encoding="utf-8") as file:
+        found = re.search(r"""^__version__ = ["']([^"']+)""", file.read(4096), re.MULTILINE)
+    return found[1] if found else "unknown"
 
 
 def _unexecuted() -> ModuleType | None:
@@ -20,7 +27,7 @@ def _unexecuted() -> ModuleType | None:
     if "aiohttp" in sys.modules or spec is None:
         return None
     package = importlib.util.module_from_spec(spec)
-    vars(package)["__version__"] = importlib.metadata.version("aiohttp")
+    vars(package)["__version__"] = _version(spec.origin or "")
     sys.modules["aiohttp"] = package
     return package
 
