@@ -57,6 +57,8 @@ class Options:
     userns_remap: str
     plugin_folders: tuple[str, ...]
     authorization: tuple[str, ...]
+    log_driver: str
+    log_opts: dict[str, str]
 
     @property
     def plugin_dirs(self) -> tuple[str, ...]:
@@ -113,6 +115,9 @@ def parse(arguments: list[str]) -> Options:
     add("--userns-remap", default="", metavar="default|USER|host",
         help="give each container a user namespace with IDs of its own, unless it says --userns=host; "
              "from USER's ranges in /etc/subuid and /etc/subgid (default: slipway's)")
+    add("--log-driver", default="", metavar="NAME",
+        help="log driver of containers that ask for none: local, json-file or none (default: the engine's own store)")
+    add("--log-opt", action="append", default=[], metavar="NAME=VALUE", help="option of that log driver")
     add("-v", "--version", action="version", version=f"Slipway {VERSION}")
     add("--config-file", default=configfile.DEFAULT, metavar="FILE",
         help="settings as in Docker's daemon.json (default %(default)s, where it is there)")
@@ -128,6 +133,7 @@ def parse(arguments: list[str]) -> Options:
         pools = tuple(_pool(text) for text in given.default_address_pool)
         if given.bip:
             ipaddress.ip_interface(given.bip)
+        log_opts = _log_opts(given.log_driver, given.log_opt)
     except ValueError as error:
         parser.error(str(error))
     hosts = tuple(given.host) or (DEFAULT_HOST,)
@@ -141,7 +147,8 @@ def parse(arguments: list[str]) -> Options:
                    given.lazy_pull,
                    given.bip, pools, tuple(given.label), given.pidfile, given.debug, given.stop_containers,
                    given.shutdown, given.shutdown_timeout, given.userns_remap,
-                   tuple(os.path.abspath(one) for one in given.plugin_dir), tuple(given.authorization_plugin))
+                   tuple(os.path.abspath(one) for one in given.plugin_dir), tuple(given.authorization_plugin),
+                   given.log_driver, log_opts)
 
 
 def _pool(text: str) -> tuple[str, int]:
@@ -149,6 +156,25 @@ def _pool(text: str) -> tuple[str, int]:
     if set(parts) != {"base", "size"} or not parts["size"].isdigit():
         raise ValueError(f"--default-address-pool {text}: write it as base=10.201.0.0/16,size=24")
     return str(ipaddress.ip_network(parts["base"])), int(parts["size"])
+
+
+def _log_opts(driver: str, given: list[str]) -> dict[str, str]:
+    """The options of the log driver, checked as a container's would be. Raises ValueError."""
+    if not driver and not given:
+        return {}
+    from backend.engine.logchoice import check_log
+    from backend.errors import EngineError
+    from backend.spec import api
+
+    wrong = [text for text in given if not text.partition("=")[0] or "=" not in text]
+    if wrong:
+        raise ValueError(f"--log-opt {wrong[0]}: write it as NAME=VALUE")
+    options = dict(text.partition("=")[::2] for text in given)
+    try:
+        check_log(api.HostConfig(log_config=api.LogConfig(type=driver or "json-file", config=options)))
+    except EngineError as error:
+        raise ValueError(f"failed to set log opts: {error.message}") from error
+    return options
 
 
 def lock(data_root: str) -> int:
@@ -182,6 +208,7 @@ def _settings(options: Options) -> Settings:
         address_pools=tuple(AddressPool(base, size) for base, size in options.pools), bip=options.bip,
         plugin_dirs=options.plugin_dirs, authorization=options.authorization,
         labels=options.labels, debug=options.debug, shutdown_timeout=options.shutdown_timeout,
+        log_driver=options.log_driver, log_opts=options.log_opts,
         userns="" if options.userns_remap in ("", "host") else "auto",
         subid_user="slipway" if options.userns_remap in ("", "host", "default", "auto") else options.userns_remap,
         version=VERSION)

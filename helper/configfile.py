@@ -12,7 +12,8 @@ DEFAULT = "/etc/slipway/daemon.json"
 _LIMIT = 1 << 20
 #: One word each.
 _TEXTS = {"data-root": "--data-root", "exec-root": "--exec-root", "group": "--group", "bip": "--bip",
-          "pidfile": "--pidfile", "userns-remap": "--userns-remap", "trust-policy": "--trust-policy"}
+          "pidfile": "--pidfile", "userns-remap": "--userns-remap", "trust-policy": "--trust-policy",
+          "log-driver": "--log-driver"}
 _LISTS = {"hosts": "--host", "registry-mirrors": "--registry-mirror", "insecure-registries": "--insecure-registry",
           "registry-certs": "--registry-certs", "labels": "--label", "authorization-plugins": "--authorization-plugin",
           "plugin-dirs": "--plugin-dir"}
@@ -89,6 +90,9 @@ def _flag(path: str, key: str, value: Any) -> list[str] | None:
         if not set(pairs) <= set(_PROXIES):
             return None
         return [f"{_PROXIES[name]}={_checked(path, name, one, str)}" for name, one in pairs.items()]
+    if key == "log-opts":
+        pairs = _checked(path, key, value, dict)
+        return [f"--log-opt={name}={_checked(path, name, one, str)}" for name, one in pairs.items()]
     if key == "default-address-pools":
         return [f"--default-address-pool={_pool(path, one)}" for one in _checked(path, key, value, list)]
     return None

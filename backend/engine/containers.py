@@ -473,7 +473,7 @@ class Containers:
         container = self._core.table.get(ref)
         if not (wish.stdout or wish.stderr):
             raise InvalidArgument("Bad parameters: you must choose at least one stream")
-        if log_limits(container.record.host_config.log_config)[0] == "none":
+        if container.record.host_config.log_config.type == "none":
             raise NotImplemented_("configured logging driver does not support reading")
         return LogStream(container, self._core.paths.container(container.id).log, wish, self._growth)
 

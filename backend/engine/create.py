@@ -33,7 +33,7 @@ def build_record(body: api.ContainerCreate, image: Image, *, identity: str, name
     told += checks.warnings(host, facts)
     path, args = spec.command(config.entrypoint, config.cmd)
     found = mounts.collect(config, host, list(image.config.volumes or ()), others)
-    own_log = not body.host_config.log_config.type and host.log_config.type == logchoice.DEFAULT
+    own_log = not body.host_config.log_config.type and not log_driver
     return ContainerRecord(
         id=identity, name=name, created=time.time_ns(), image=image.id, image_name=body.image, path=path, args=args,
         config=config, host_config=host, networks=_networks(body, host), mounts=found, own_log=own_log), told
@@ -86,9 +86,10 @@ def _host(given: api.HostConfig, log_driver: str, log_opts: dict[str, str], runt
     made.cgroupns_mode = made.cgroupns_mode or ("host" if made.privileged else "private")
     made.shm_size = made.shm_size or spec.DEFAULT_SHM
     made.restart_policy = msgspec.structs.replace(made.restart_policy, name=made.restart_policy.name or "no")
-    own_driver = bool(made.log_config.type)
-    made.log_config = api.LogConfig(type=made.log_config.type or log_driver,
-                                    config={**({} if own_driver else log_opts), **made.log_config.config})
+    usual = log_driver or logchoice.DEFAULT
+    driver = made.log_config.type or usual
+    made.log_config = api.LogConfig(type=driver, config={**(log_opts if driver == usual else {}),
+                                                         **made.log_config.config})
     if not made.console_size:
         made.console_size = [0, 0]
     if made.memory and not made.memory_swap:

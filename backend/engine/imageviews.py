@@ -15,6 +15,7 @@ from backend.errors import InvalidArgument
 from backend.images.types import Image, Part
 from backend.spec import api
 from backend.spec.filters import Filters
+from backend.spec.image import ImageConfig
 
 LIST_KEYS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
 
@@ -80,7 +81,7 @@ class ImageViews:
         details = one.details
         made = api.ImageInspect(
             id=one.id, repo_tags=list(one.references), repo_digests=list(one.digests),
-            parent=one.parent, comment=details.comment or "", created=details.created,
+            parent=one.parent, comment=_comment(details), created=details.created,
             docker_version=details.docker_version or "", author=details.author or "", config=details.config,
             architecture=details.architecture, variant=details.variant or api.UNSET, os=details.os, size=one.size,
             graph_driver=api.GraphDriver(data={}), root_fs=api.RootFs(layers=list(one.layers)),
@@ -99,6 +100,11 @@ class ImageViews:
         """What the image's name stands for at its registry: one manifest a platform, and attestations."""
         users = [each.id for each in self._core.table if each.record.image == one.id]
         return [_manifest(part, users) for part in self._store.parts(one.id)]
+
+
+def _comment(details: ImageConfig) -> str:
+    """What was said of an image when it was made: by itself, or by its last step, where an import and BuildKit say it."""
+    return details.comment or (details.history[-1].comment if details.history else "") or ""
 
 
 def _manifest(part: Part, users: Sequence[str]) -> api.ImageManifest:

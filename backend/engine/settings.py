@@ -20,7 +20,8 @@ class Settings:
     `shutdown_timeout`: seconds that a container gets when the machine goes down, unless it says so itself.
     `plugin_dirs`: where plug-ins are looked for; `authorization`: those that are asked about every request.
     `lazy_pull`: every pull is done as soon as the image can be run, where its form allows that; `trust_policy`: the
-    file that says which images may run; where it is not there, all may."""
+    file that says which images may run; where it is not there, all may.
+    `log_driver`, `log_opts`: of containers that name no driver; "" is our own store, which is called json-file."""
 
     data_root: str
     exec_root: str
@@ -31,7 +32,7 @@ class Settings:
     address_pools: tuple[AddressPool, ...] = ()
     bip: str = ""
     labels: tuple[str, ...] = ()
-    log_driver: str = "json-file"
+    log_driver: str = ""
     log_opts: dict[str, str] = field(default_factory=dict)
     debug: bool = False
     plugin_dirs: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from backend.engine import checks
+from backend.engine import checks, logchoice
 from backend.engine.clock import rfc3339_nano
 from backend.engine.containers import Containers
 from backend.engine.core import Core
@@ -65,7 +65,7 @@ class System:
             ipv4_forwarding=_flag("/proc/sys/net/ipv4/ip_forward"), debug=core.settings.debug,
             n_fd=len(os.listdir("/proc/self/fd")), n_goroutines=len(core.tasks),
             system_time=rfc3339_nano(time.time_ns()),
-            logging_driver=core.settings.log_driver, cgroup_version="2" if layout().v2 else "1",
+            logging_driver=core.settings.log_driver or logchoice.DEFAULT, cgroup_version="2" if layout().v2 else "1",
             n_events_listener=core.events.listeners, kernel_version=uname.release,
             operating_system=_os_release().get("PRETTY_NAME", "Linux"),
             os_version=_os_release().get("VERSION_ID", ""), architecture=uname.machine, n_cpu=core.cpus,

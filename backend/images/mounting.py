@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import struct
 from pathlib import Path
 
 from backend.runtime import syscalls
 
+log = logging.getLogger(__name__)
 # Nothing in a layer's own mount may be used by itself: containers see it through their overlay, whose flags count.
 _ATTRIBUTES = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A
@@ -74,9 +76,24 @@ def _loop(path: str, devices: list[int]) -> str:
 
 
 def unmount_below(root: str) -> None:
-    """Detach every mount under the folder *root*: what a helper that was killed has left."""
-    for at in sorted(_mounts_below(root), key=len, reverse=True):
+    """Detach every mount under the folder *root*: what a helper that was killed has left.
+
+    One that cannot be detached is told in the log and stays: what is mounted there from now on lies above it.
+    """
+    hidden = [at for at in sorted(_mounts_below(root), key=len, reverse=True) if _detach(at)]
+    for at in hidden:                      # what hid it may have been among those that are gone now
+        if error := _detach(at):
+            log.warning("the mount at %s is left where it is, it cannot be detached: %s (does another mount hide it?)",
+                        at, error.strerror)
+
+
+def _detach(at: str) -> OSError | None:
+    """Detach the mount at *at*, or say why not."""
+    try:
         syscalls.umount2(at, syscalls.MNT_DETACH)
+    except OSError as error:
+        return error
+    return None
 
 
 def unmount(at: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
 import tarfile
 
 import pytest
@@ -54,6 +55,31 @@ async def test_what_was_imported_is_there_after_a_restart(tmp_path) -> None:
         assert [one.id for one in images.list()] == [made.id]
         where, = await images.lowers(made.id, "h")
         assert open(f"{where}/a").read() == "x"
+
+
+async def test_mounts_that_others_hide_do_not_keep_the_store_from_opening(tmp_path, caplog) -> None:
+    def tmpfs(at: str) -> None:
+        os.makedirs(at, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", at], check=True)
+
+    layer = f"{tmp_path}/layers/left"
+    tmpfs(f"{layer}/mnt")
+    tmpfs(layer)
+    async with store(str(tmp_path)) as images:
+        made = await images.import_(pieces(tar_of([("a", b"x")])), reference="kept:1")
+    assert not caplog.text and f" {layer}" not in open("/proc/self/mountinfo").read()      # what hid it went, and it after that
+    tmpfs(f"{layer}/mnt")
+    tmpfs(str(tmp_path))                                                                # is not ours to take
+    try:
+        async with store(str(tmp_path)) as images:
+            await images.import_(pieces(tar_of([("b", b"y")])), reference=None)
+        assert f"{layer}/mnt is left where it is" in caplog.text
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    async with store(str(tmp_path)) as images:
+        where, = await images.lowers(made.id, "h")
+        assert open(f"{where}/a").read() == "x"
+    assert f" {layer}" not in open("/proc/self/mountinfo").read()
 
 
 async def test_removal_speaks_as_docker_does_and_frees_the_disk(tmp_path) -> None:

@@ -162,6 +162,17 @@ def test_a_container_that_asks_for_no_log_driver_keeps_a_bounded_log_under_the_n
     assert logchoice.log_limits(api.LogConfig(type="json-file"), own=True) == ("slipway", 20 << 20, 5)
 
 
+@pytest.mark.parametrize(("asked", "driver", "kept"), [
+    (api.LogConfig(), "", {"max-size": "5m"}), (api.LogConfig(type="json-file", config={"max-file": "2"}), "", {"max-size": "5m", "max-file": "2"}),
+    (api.LogConfig(type="none"), "", {}), (api.LogConfig(config={"max-size": "1m"}), "local", {"max-size": "1m"}),
+    (api.LogConfig(type="json-file"), "local", {}),
+])
+def test_the_engines_log_options_are_for_containers_with_its_driver_and_yield_to_their_own(
+        asked: api.LogConfig, driver: str, kept: dict[str, str]) -> None:
+    found = create._host(api.HostConfig(log_config=asked), driver, {"max-size": "5m"}).log_config
+    assert found == api.LogConfig(type=asked.type or driver or "json-file", config=kept)
+
+
 @pytest.mark.parametrize(("config", "says"), [
     (api.ContainerConfig(healthcheck=api.HealthConfig(test=["CMD", "x"], interval=1)), "Interval in Healthcheck"),
     (api.ContainerConfig(healthcheck=api.HealthConfig(test=["CMD", "x"], timeout=-1)), "Timeout in Healthcheck"),

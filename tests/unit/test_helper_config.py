@@ -37,6 +37,7 @@ def test_the_keys_of_dockers_file_are_the_flags_that_they_stand_for(tmp_path: Pa
     ({"debug": "yes"}, "debug must be true or false"),
     ({"shutdown-timeout": True}, "shutdown-timeout must be a number"),
     ({"default-address-pools": [{"base": "10.0.0.0/8"}]}, "size must be a number"),
+    ({"log-opts": {"max-size": 5}}, "max-size must be text"), ({"log-opts": ["max-size=1m"]}, "log-opts must be an object"),
     ("[" * 100_000, "is not JSON"), ("[]", "no JSON object"), ("{", "is not JSON"),
 ])
 def test_a_file_that_cannot_be_meant_is_refused_with_its_name_and_key(tmp_path: Path, value: Any, words: str) -> None:
@@ -44,6 +45,27 @@ def test_a_file_that_cannot_be_meant_is_refused_with_its_name_and_key(tmp_path: 
     with pytest.raises(Wrong, match=words) as caught:
         flags(path, [], needed=True)
     assert path in str(caught.value)
+
+
+def test_the_log_driver_of_containers_that_ask_for_none_can_be_chosen_in_the_file_and_by_flags(tmp_path: Path) -> None:
+    path = written(tmp_path, {"log-driver": "local", "log-opts": {"max-size": "10m", "labels": "a,b=c"}})
+    for words in (["--config-file", path], ["--log-driver", "local", "--log-opt", "max-size=10m", "--log-opt", "labels=a,b=c"]):
+        found = parse([*words, "--exec-root", "/tmp/x"])
+        assert found.log_driver == "local" and found.log_opts == {"max-size": "10m", "labels": "a,b=c"}
+    assert parse(["--exec-root", "/tmp/x"]).log_driver == ""
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["--log-driver", "splunk"], "failed to set log opts: error looking up logging plugin splunk"),
+    (["--log-opt", "max-sise=1m"], "failed to set log opts: unknown log opt 'max-sise' for json-file log driver"),
+    (["--log-opt", "max-size=much"], "failed to set log opts: invalid size: 'much'"),
+    (["--log-opt", "max-size"], "--log-opt max-size: write it as NAME=VALUE"),
+])
+def test_a_log_driver_that_could_not_work_is_refused_at_the_start_and_not_at_each_create(
+        words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([*words, "--exec-root", "/tmp/x"])
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", [["--bip", "10.1.1.1/24"], ["--bip=10.1.1.1/24"]])
