@@ -103,7 +103,7 @@ class ImageViews:
 
 
 def _comment(details: ImageConfig) -> str:
-    """What was said of an image when it was made: by itself, or by its last step, where an import and BuildKit say it."""
+    """What was said of an image when it was made: by itself, or by its last step (an import, BuildKit)."""
     return details.comment or (details.history[-1].comment if details.history else "") or ""
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, urljoin
 
 from urllib3.exceptions import HTTPError
 
-from backend.errors import EngineError, Forbidden, NotFound, ServerError, Unavailable
+from backend.errors import EngineError, Forbidden, NotFound, ServerError, Unauthorized, Unavailable
 from backend.images.hosts import Endpoint, endpoints, is_loopback
 from backend.images.transport import (
     ATTEMPTS,
@@ -420,7 +420,9 @@ class Registry:
 
     # --- failures -----------------------------------------------------------------------------------------------
     def _denied(self, why: str) -> EngineError:
-        if why.startswith(("unauthorized", "no basic")):
+        if why.startswith("unauthorized"):
+            return Unauthorized(why)
+        if why.startswith("no basic"):
             return ServerError(why)
         if self._push:
             return Forbidden(why if why.startswith("denied") else f"denied: {why}")
@@ -432,11 +434,15 @@ class Registry:
     def _failure(self, status: int, body: bytes, which: str) -> EngineError:
         name, host = self.reference.familiar_name, self.endpoint.host
         code, text = _first_error(body)
-        if status == 404 and code != "NAME_UNKNOWN" and which and not self._push:
+        if status == 404 and not self._push and code == "NAME_UNKNOWN":
+            why = text or "repository name not known to registry"
+            return NotFound(f"repository {name} not found: name unknown: {why}")
+        if status == 404 and which and not self._push:
             mark = "@" if is_digest(which) else ":"
-            return NotFound(f"manifest for {name}{mark}{which} not found: manifest unknown: manifest unknown")
+            why = text if code == "MANIFEST_UNKNOWN" and text else "manifest unknown"
+            return NotFound(f"manifest for {name}{mark}{which} not found: manifest unknown: {why}")
         if status in (401, 403, 404):
-            return self._denied(text or "requested access to the resource is denied")
+            return self._denied(f"denied: {text or 'requested access to the resource is denied'}")
         if status == 429:
             return Unavailable(
                 f"the registry {host} refuses more requests for now (toomanyrequests); try again later or sign in"

@@ -246,7 +246,10 @@ class Transport:
         kind, _, rest = challenge.partition(" ")
         fields = {(a or c).lower(): (b or d) for a, b, c, d in _CHALLENGE.findall(rest)}
         if final:
-            raise Denied("unauthorized: authentication required")
+            # The word for a good token that does not open this repository: Docker Hub's for one that is not there.
+            short = fields.get("error") == "insufficient_scope"
+            raise Denied("denied: requested access to the resource is denied" if short else
+                         "unauthorized: authentication required")
         with self._signing_in:
             if self._authorization != used:
                 return  # another thread was faster

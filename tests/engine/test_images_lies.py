@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backend.errors import EngineError
+from backend.errors import EngineError, NotFound, Unauthorized
 from backend.images import ImageStore
 from backend.images.types import ProgressLine, RegistryAuth, RegistrySettings
 from tests.support.images import docker_archive, nothing, pieces, store, tar_of
@@ -305,6 +305,29 @@ async def test_patience_is_had_with_a_busy_registry_as_long_as_it_asks_for(liar:
     liar.lie("*", "/manifests/2", lambda talk: talk.fail(429, "TOOMANYREQUESTS", {"Retry-After": "0"}))
     with pytest.raises(EngineError, match="toomanyrequests"):
         await images.pull(f"{liar.host}/x:2", platform=None, auth=None, progress=nothing)
+
+
+async def test_an_image_that_is_not_at_docker_hub_is_missing_in_dockers_words(liar: Liar, images: ImageStore) -> None:
+    bearer = f'Bearer realm="http://{liar.host}/token",service="s",scope="repository:x:pull",error="insufficient_scope"'
+    liar.lie("GET", "/token", lambda talk: talk.say(200, b'{"token":"for anonymous"}'))
+    liar.lie("*", "/v2/x/", lambda talk: talk.fail(401, "UNAUTHORIZED", {"WWW-Authenticate": bearer}))
+    with pytest.raises(NotFound) as caught:
+        await images.pull(f"{liar.host}/x:1", platform=None, auth=None, progress=nothing)
+    assert caught.value.message == (f"pull access denied for {liar.host}/x, repository does not exist or may require 'docker login': "
+                                    "denied: requested access to the resource is denied")
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "words"), [
+    (401, "UNAUTHORIZED", Unauthorized, "^unauthorized: authentication required$"),
+    (403, "DENIED", NotFound, "^pull access denied for HOST/x, repository does not exist or may require 'docker login': denied: "),
+    (404, "NAME_UNKNOWN", NotFound, "^repository HOST/x not found: name unknown: "),
+    (404, "MANIFEST_UNKNOWN", NotFound, "^manifest for HOST/x:1 not found: manifest unknown: "),
+])
+async def test_a_pull_that_is_refused_has_dockers_words_and_kind(
+        liar: Liar, images: ImageStore, status: int, code: str, kind: type[EngineError], words: str) -> None:
+    liar.lie("*", "/v2/x/", lambda talk: talk.fail(status, code))
+    with pytest.raises(kind, match=words.replace("HOST", liar.host)):
+        await images.pull(f"{liar.host}/x:1", platform=None, auth=None, progress=nothing)
 
 
 @pytest.mark.parametrize("challenge", ['Basic realm="x"', "Negotiate", ""])
