@@ -3,20 +3,23 @@
 The sockets are bound to other ports, to which a firewall rule inside the container leads: a container may well run a
 DNS server of its own on port 53 of all its addresses, which would fail if that port were taken on one of them. They are
 opened inside the container's network namespace and served on the helper's loop: one server for all containers, nothing
-running in any of them. Names of the container's networks are answered at once; the rest is passed on to the container's
-or the host's servers, from the host's namespace, so that a resolver on its loopback works.
+running in any of them. Names of the container's networks are answered at once; the rest is passed on: to the servers that
+the user named for the container from the container's own namespace (they may be reachable only there, another container
+for one), else to the host's servers from the host's, so that a resolver on its loopback works.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import logging
 import os
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from backend.network import dnswire, resolvconf
 from backend.network.dnswire import Malformed, Question
@@ -26,6 +29,7 @@ from backend.network.resolvconf import EMBEDDED, ResolvConf
 log = logging.getLogger(__name__)
 Client = tuple[Any, ...]
 Sockets = tuple[socket.socket, socket.socket]      # UDP, listening TCP
+Inside = Callable[[int, Callable[[], Any]], Any]   # runs work in a network namespace and gives its result
 
 _PORT = 53
 _RCVBUFFORCE = 33          # SO_RCVBUFFORCE
@@ -73,37 +77,19 @@ class _Served:
     """One container's sockets and work under way."""
 
     container_id: str
-    servers: tuple[str, ...]
     udp: socket.socket
     tcp: asyncio.Server
+    servers: tuple[str, ...] = ()       # the user's; () for the host's
+    netns: int = -1                     # where the user's servers are asked; ours to close
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     clients: int = 0
-
-
-class _Relay(asyncio.DatagramProtocol):
-    """One question to one server, from a port of its own (the kernel's random one)."""
-
-    def __init__(self, query: bytes) -> None:
-        self._query = query
-        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.DatagramTransport, transport).sendto(self._query)   # loops have classes of their own
-
-    def datagram_received(self, data: bytes, _: object) -> None:
-        if not self.answer.done() and dnswire.is_answer_to(data, self._query):
-            self.answer.set_result(data)
-
-    def error_received(self, problem: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(problem)
 
 
 class NameServer:
     """Serves all containers. *inside* runs work in a network namespace; *redirect* leads port 53 of 127.0.0.11 to the
     two ports given (UDP, TCP) in the namespace where it is called."""
 
-    def __init__(self, names: Names, inside: Callable[[int, Callable[[], Sockets]], Sockets],
+    def __init__(self, names: Names, inside: Inside,
                  redirect: Callable[[int, int], None], host: HostResolver) -> None:
         self._names, self._inside, self._redirect, self._host = names, inside, redirect, host
         self._served: dict[str, _Served] = {}
@@ -112,7 +98,7 @@ class NameServer:
         """Start to answer a container. *servers* replace the host's (``--dns``). Again: only they are changed."""
         known = self._served.get(container_id)
         if known is not None:
-            known.servers = tuple(servers)
+            self._direct(known, netns, servers)
             return
         udp, listening = self._inside(netns, self._open)
         try:
@@ -122,9 +108,16 @@ class NameServer:
             udp.close()
             listening.close()
             raise
-        served = _Served(container_id, tuple(servers), udp, tcp)
-        self._served[container_id] = served
+        served = self._served[container_id] = _Served(container_id, udp, tcp)
+        self._direct(served, netns, servers)
         asyncio.get_running_loop().add_reader(udp.fileno(), self._readable, served)
+
+    @staticmethod
+    def _direct(served: _Served, netns: int, servers: Sequence[str]) -> None:
+        """Whom to ask from now on. The namespace is kept only where it is needed (the sockets keep it alive anyway)."""
+        served.servers = tuple(servers)
+        if servers and served.netns < 0:
+            served.netns = fcntl.fcntl(netns, fcntl.F_DUPFD_CLOEXEC, 3)
 
     def _open(self) -> Sockets:
         """Inside the container's namespace."""
@@ -151,6 +144,9 @@ class NameServer:
         served.tcp.close()
         for task in served.tasks:
             task.cancel()
+        if served.netns >= 0:
+            os.close(served.netns)
+            served.netns = -1
 
     def close(self) -> None:
         """Stop for all."""
@@ -170,7 +166,7 @@ class NameServer:
             except Malformed:
                 self._reply(served, dnswire.refusal(data), client)
                 continue
-            answer = self._own(served.container_id, question, tcp=False)
+            answer = self._own(served, question, tcp=False)
             if answer is not None:
                 self._reply(served, answer, client)
             elif len(served.tasks) >= _FORWARDED:
@@ -191,24 +187,28 @@ class NameServer:
             except OSError as problem:     # the asker is gone or its queue full: it asks again
                 log.debug("an answer to %s was not taken: %s", served.container_id[:12], problem)
 
-    def _own(self, container_id: str, question: Question, *, tcp: bool) -> bytes | None:
+    def _own(self, served: _Served, question: Question, *, tcp: bool) -> bytes | None:
         """The answer to what we know; None: others may know."""
+        container_id = served.container_id
         if not question.is_plain:
             return dnswire.failure(question, dnswire.NOTIMP)
         if question.kind == dnswire.PTR:
             address = dnswire.reverse_address(question.name)
             name = self._names.reverse(container_id, address) if address else ""
-            return dnswire.pointer(question, name, tcp=tcp) if name else self._others(container_id, question)
+            return dnswire.pointer(question, name, tcp=tcp) if name else self._others(served, question)
         found = self._names.resolve(container_id, question.name)
         if found is None:
-            return self._others(container_id, question)
+            return self._others(served, question)
         if question.kind in (dnswire.A, dnswire.AAAA):
             return dnswire.addresses(question, found, tcp=tcp)
         return dnswire.failure(question, dnswire.NOERROR)      # the name exists and has no such record
 
-    def _others(self, container_id: str, question: Question) -> bytes | None:
-        """What is said of names that are not ours: nothing leaves an internal network."""
-        return None if self._names.outbound(container_id) else dnswire.failure(question, dnswire.SERVFAIL)
+    def _others(self, served: _Served, question: Question) -> bytes | None:
+        """What is said of names that are not ours: nothing leaves an internal network. The user's own servers may be on
+        it: what goes to them from the container's namespace gets no further than the container itself could."""
+        if served.servers or self._names.outbound(served.container_id):
+            return None
+        return dnswire.failure(question, dnswire.SERVFAIL)
 
     # -- forwarding ----------------------------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ class NameServer:
     async def _forward_udp(self, served: _Served, question: Question, query: bytes, client: Client) -> None:
         for server in self._upstream(served)[:3]:
             try:
-                answer = await self._ask_udp(server, query)
+                answer = await self._ask_udp(served, server, query)
             except (OSError, TimeoutError):
                 continue
             if len(answer) > question.limit:
@@ -227,22 +227,38 @@ class NameServer:
             return
         self._reply(served, dnswire.failure(question, dnswire.SERVFAIL), client)
 
-    @staticmethod
-    async def _ask_udp(server: str, query: bytes) -> bytes:
-        transport, relay = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Relay(query), remote_addr=(server, _PORT))
-        try:
-            return await asyncio.wait_for(relay.answer, _UPSTREAM)
-        finally:
-            transport.close()
+    def _dialling(self, served: _Served, server: str, kind: int) -> socket.socket:
+        """A socket in the namespace from which *server* is asked; of a port of its own, the kernel's random one."""
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
 
-    async def _ask_tcp(self, server: str, query: bytes) -> bytes:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(server, _PORT), _UPSTREAM)
-        try:
-            writer.write(struct.pack("!H", len(query)) + query)
-            return await asyncio.wait_for(_framed(reader), 2 * _UPSTREAM)
-        finally:
-            writer.close()
+        def make() -> socket.socket:
+            return socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        if not served.servers:
+            return make()
+        if served.netns < 0:
+            raise OSError(errno.ENETDOWN, "the container has ended")
+        made: socket.socket = self._inside(served.netns, make)
+        return made
+
+    async def _ask_udp(self, served: _Served, server: str, query: bytes) -> bytes:
+        loop = asyncio.get_running_loop()
+        with self._dialling(served, server, socket.SOCK_DGRAM) as made:
+            made.connect((server, _PORT))
+            made.send(query)
+            async with asyncio.timeout(_UPSTREAM):
+                while not dnswire.is_answer_to(answer := await loop.sock_recv(made, 65535), query):
+                    pass
+                return answer
+
+    async def _ask_tcp(self, served: _Served, server: str, query: bytes) -> bytes:
+        with self._dialling(served, server, socket.SOCK_STREAM) as made:
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(_UPSTREAM):
+                await loop.sock_connect(made, (server, _PORT))
+            async with asyncio.timeout(2 * _UPSTREAM):
+                await loop.sock_sendall(made, struct.pack("!H", len(query)) + query)
+                size = struct.unpack("!H", await _received(made, 2))[0]
+                return await _received(made, size)
 
     # -- TCP -----------------------------------------------------------------------------------------------------
 
@@ -274,13 +290,13 @@ class NameServer:
             question = dnswire.parse(query)
         except Malformed:
             return dnswire.refusal(query)
-        answer = self._own(served.container_id, question, tcp=True)
+        answer = self._own(served, question, tcp=True)
         if answer is not None:
             return answer
         for server in self._upstream(served)[:3]:
             try:
-                return await self._ask_tcp(server, query)
-            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                return await self._ask_tcp(served, server, query)
+            except (OSError, TimeoutError):
                 continue
         return dnswire.failure(question, dnswire.SERVFAIL)
 
@@ -288,6 +304,16 @@ class NameServer:
 async def _framed(reader: asyncio.StreamReader) -> bytes:
     size = struct.unpack("!H", await reader.readexactly(2))[0]
     return await reader.readexactly(size)
+
+
+async def _received(made: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = await asyncio.get_running_loop().sock_recv(made, size - len(data))
+        if not piece:
+            raise ConnectionResetError(errno.ECONNRESET, "the server ended the connection")
+        data += piece
+    return data
 
 
 def _bound(kind: int) -> socket.socket:

@@ -1,4 +1,5 @@
-"""redis, nginx and PostgreSQL as people run them: with volumes and limits, stopped, killed, replaced; their data intact."""
+"""redis, nginx and PostgreSQL as people run them: with volumes and limits, stopped, killed, replaced; their data intact,
+and talking to each other by name (``dig`` is the witness)."""
 
 from __future__ import annotations
 
@@ -39,9 +40,9 @@ def helper() -> Iterator[PrivateHelper]:
 class Box:
     """A container by its name."""
 
-    def __init__(self, helper: PrivateHelper, name: str, *flags: str) -> None:
+    def __init__(self, helper: PrivateHelper, name: str, *flags: str, network: str = "backend") -> None:
         self.helper, self.name = helper, name
-        helper.docker("run", "-d", "--name", name, "--network", "backend", *flags)
+        helper.docker("run", "-d", "--name", name, "--network", network, *flags)
 
     def sh(self, script: str, *flags: str, check: bool = True) -> str:
         done = self.helper.docker("exec", *flags, self.name, "sh", "-c", script, check=check, timeout=120)
@@ -173,3 +174,107 @@ def test_postgres_keeps_every_transaction_through_stop_and_kill(helper: PrivateH
     assert int(ask("select count(*) from pgbench_history")) >= seen and whole(), "no transaction that was seen is gone"
     box.rm("-f")
     helper.docker("volume", "rm", "pg-data")
+
+
+# --- by name --------------------------------------------------------------------------------------------------------
+RESOLVER = r'''
+use Socket; socket(S, PF_INET, SOCK_DGRAM, 0) and bind(S, sockaddr_in(53, INADDR_ANY)) or die $!;
+while (my $client = recv(S, my $query, 512, 0)) {      # knows www.example.org, and no other name
+    my $end = index($query, "\0", 12) + 5; my $question = substr($query, 12, $end - 12);
+    my $known = $question =~ /^\x03www\x07example\x03org\x00/;
+    send(S, substr($query, 0, 2) . pack("n5", $known ? 0x8180 : 0x8183, 1, $known, 0, 0) . $question
+         . ($known ? pack("nnnNnC4", 0xc00c, 1, 1, 60, 4, 192, 0, 2, 80) : ""), 0, $client);
+}'''
+FRONT = "events {} http { access_log off; server { listen 80; location / { proxy_pass http://web; } } }"
+DATABASE = "initdb -D /tmp/db -A trust -N >/dev/null && echo host all all all trust >>/tmp/db/pg_hba.conf && exec postgres -D /tmp/db -k /tmp -h 0.0.0.0"
+
+
+class Asker(Box):
+    """A container that looks names up."""
+
+    def dig(self, words: str) -> list[str]:
+        return self.sh(f"dig +time=5 +tries=1 +short {words}").split()
+
+    def status(self, name: str) -> str:
+        found = re.search(r"status: (\w+)", self.sh(f"dig +time=5 +tries=1 {name}"))
+        assert found is not None
+        return found[1]
+
+
+@pytest.fixture(scope="module")
+def shop(helper: PrivateHelper) -> Iterator[dict[str, Box]]:
+    """redis three times under one alias, PostgreSQL, nginx before nginx, a DNS server, on one network; one container on another."""
+    helper.docker("network", "create", "--ipv6", "shop")
+    helper.docker("network", "create", "elsewhere")
+    redis = ("--network-alias", "cache", "servers:1", "redis-server", "--bind", "0.0.0.0", "--protected-mode", "no")
+    made: dict[str, Box] = {name: Box(helper, name, *redis, network="shop") for name in ("redis1", "redis2", "redis3")}
+    made["resolver"] = Box(helper, "resolver", "servers:1", "perl", "-e", RESOLVER, network="shop")
+    made["db"] = Box(helper, "db", "-u", "postgres", "servers:1", "sh", "-c", DATABASE, network="shop")
+    made["web"] = Box(helper, "web", "--network-alias", "pages", "servers:1", "nginx", "-g", "daemon off;", network="shop")
+    made["hidden"] = Box(helper, "hidden", "servers:1", "sleep", "1000", network="elsewhere")
+    made["front"] = Asker(helper, "front", "--dns", address(made["resolver"]), "--dns-search", "example.org", "--dns-opt", "ndots:1", "--add-host", "host.docker.internal:host-gateway",
+                          "servers:1", "sh", "-c", f"echo '{FRONT}' >/tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off;'", network="shop")
+    yield made
+    helper.docker("rm", "-f", *made)
+    helper.docker("network", "rm", "shop", "elsewhere")
+
+
+def address(box: Box, field: str = "IPAddress") -> str:
+    return box.inspect(f"{{{{range .NetworkSettings.Networks}}}}{{{{.{field}}}}}{{{{end}}}}")
+
+
+def asker(shop: dict[str, Box]) -> Asker:
+    front = shop["front"]
+    assert isinstance(front, Asker)
+    return front
+
+
+def test_servers_talk_to_each_other_by_name(shop: dict[str, Box]) -> None:
+    front, web = asker(shop), shop["web"]
+    web.sh("echo by name >/var/www/html/index.html")
+    until(lambda: front.sh("redis-cli -h redis1 ping; redis-cli -h cache ping", check=False).split() == ["PONG", "PONG"], front)
+    until(lambda: front.sh("psql -h db -U postgres -At -c 'select 6 * 7'", check=False) == "42", front)
+    page = r"exec 3<>/dev/tcp/front/80; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3"
+    until(lambda: "by name" in web.sh(f'bash -c "{page}"', check=False), front)
+
+
+def test_dig_finds_every_name_of_the_network(shop: dict[str, Box]) -> None:
+    front, web = asker(shop), shop["web"]
+    four, six = address(web), address(web, "GlobalIPv6Address")
+    short = web.inspect("{{.ID}}")[:12]
+    for name in ("web", "WEB", "web.", "pages", "web.shop", short):
+        assert (front.dig(name), front.dig(f"+tcp {name}"), front.dig(f"{name} AAAA")) == ([four], [four], [six]), name
+    assert (front.dig(f"-x {four}"), front.dig(f"-x {six}")) == (["web.shop."], ["web.shop."])
+    assert front.status("web MX") == "NOERROR" and front.dig("web MX") == []
+
+
+def test_dig_sees_the_addresses_of_an_alias_take_turns(shop: dict[str, Box]) -> None:
+    front = asker(shop)
+    answers = [front.dig("cache") for _ in range(6)]
+    assert all(sorted(one) == sorted(address(shop[name]) for name in ("redis1", "redis2", "redis3")) for one in answers)
+    assert len({one[0] for one in answers}) == 3
+
+
+def test_names_of_another_network_do_not_exist(shop: dict[str, Box]) -> None:
+    front, hidden = asker(shop), shop["hidden"]
+    assert front.status("hidden") == "NXDOMAIN"
+    assert front.status(f"-x {address(hidden)}") == "NXDOMAIN"
+    assert "web" not in hidden.sh("getent hosts web", check=False)
+
+
+def test_a_dns_server_in_a_container_is_asked_for_the_other_names(shop: dict[str, Box]) -> None:
+    front = asker(shop)
+    assert front.dig("www.example.org") == ["192.0.2.80"]
+    assert front.dig("+search www") == ["192.0.2.80"], "the search domain is added"
+    assert front.sh("getent hosts www").split()[0] == "192.0.2.80", "libc does the same"
+    assert front.status("www.example.com") == "NXDOMAIN"
+
+
+def test_host_docker_internal_leads_to_the_host(shop: dict[str, Box]) -> None:
+    front = asker(shop)
+    assert front.dig("host.docker.internal") == [address(front, "Gateway")]
+    with socket.create_server(("0.0.0.0", 0)) as listening:
+        port = listening.getsockname()[1]
+        front.sh(f"bash -c 'echo hello >/dev/tcp/host.docker.internal/{port}'")
+        with listening.accept()[0] as wire:
+            assert wire.recv(100) == b"hello\n"

@@ -47,19 +47,23 @@ class Upstream(asyncio.DatagramProtocol):
         self.transport = transport
 
     def datagram_received(self, data: bytes, client: Any) -> None:
+        self.transport.sendto(self.answer(data), client)
+
+    @staticmethod
+    def answer(data: bytes) -> bytes:
         query = dns.message.from_wire(data)
         answer = dns.message.make_response(query)
         if query.question[0].name.to_text() == "example.org.":
             answer.answer.append(dns.rrset.from_text("example.org.", 60, "IN", "A", "192.0.2.80"))
         else:
             answer.set_rcode(dns.rcode.NXDOMAIN)
-        self.transport.sendto(answer.to_wire(), client)
+        return answer.to_wire()
 
 
 @pytest_asyncio.fixture
 async def upstream(rig: Rig) -> AsyncIterator[str]:  # noqa: F811
-    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Upstream, local_addr=("127.0.0.53", 53))
-    yield "127.0.0.53"
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Upstream, local_addr=("0.0.0.0", 53))
+    yield "10.77.0.1"
     transport.close()
 
 
@@ -90,6 +94,42 @@ async def test_other_names_go_to_the_worlds_servers(stack: tuple[Rig, Container,
     _, web, _ = stack
     assert values(await ask(web, "example.org")) == ["192.0.2.80"]
     assert (await ask(web, "nobody")).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_a_users_server_is_asked_on_the_containers_own_network(stack: tuple[Rig, Container, Container]) -> None:
+    """Also where the host does not reach it (the container's loopback), over TCP, and on an internal network."""
+    rig, _, _ = stack  # noqa: F811
+    await rig.manager.create(NetworkSpec("inner", internal=True))
+    asker, _ = await rig.container("inner", container_name="asker")
+    server, endpoint = await rig.container("inner", container_name="server")
+    loop = asyncio.get_running_loop()
+    for one, address in ((server, endpoint.ipv4), (asker, "127.0.0.1")):
+        bound = one.open(socket.SOCK_DGRAM)
+        bound.bind((address, 53))
+        transport, _ = await loop.create_datagram_endpoint(Upstream, sock=bound)
+        try:
+            await rig.manager.serve_names(asker.id, asker.netns, servers=(address,))
+            assert values(await ask(asker, "example.org")) == ["192.0.2.80"]
+            assert (await ask(asker, "nobody")).rcode() == dns.rcode.NXDOMAIN
+        finally:
+            transport.close()
+    listening = server.open()
+    listening.bind((endpoint.ipv4, 53))
+    listening.listen()
+    server_tcp = await asyncio.start_server(_answer_tcp, sock=listening)
+    try:
+        await rig.manager.serve_names(asker.id, asker.netns, servers=("127.0.0.9", endpoint.ipv4))
+        assert values(await ask(asker, "example.org", tcp=True)) == ["192.0.2.80"], "the first one refuses, the second answers"
+    finally:
+        server_tcp.close()
+
+
+async def _answer_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    size = struct.unpack("!H", await reader.readexactly(2))[0]
+    answer = Upstream.answer(await reader.readexactly(size))
+    writer.write(struct.pack("!H", len(answer)) + answer)
+    await writer.drain()
+    writer.close()
 
 
 async def test_names_of_another_network_are_not_seen(stack: tuple[Rig, Container, Container]) -> None:

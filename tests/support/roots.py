@@ -61,12 +61,12 @@ def debian_tar() -> Path:
 
 
 def servers_tar() -> Path:
-    """A Debian root with redis-server, nginx and PostgreSQL 15, made once a machine (two minutes) and kept in the cache.
+    """A Debian root with redis-server, nginx, PostgreSQL 15 and dig, made once a machine (two minutes) and kept in the cache.
 
     Raises:
         LookupError: debootstrap is missing or failed; the text says why.
     """
-    return _bootstrapped("debian-servers", "redis-server", "nginx-light", "postgresql-15")
+    return _bootstrapped("debian-servers-2", "redis-server", "nginx-light", "postgresql-15", "bind9-dnsutils")
 
 
 def _bootstrapped(name: str, *packages: str) -> Path:
