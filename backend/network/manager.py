@@ -435,7 +435,7 @@ class NetworkManager:
         network = self.get(endpoint.network_id)
         driver = self._drivers.get(network.driver)
         if ports and isinstance(driver, RemoteDriver):
-            await driver.publish(endpoint, ports)
+            return await driver.publish(endpoint, ports)
         if network.driver != "bridge" or not ports:
             return ()
         done = self._publishing().publish(endpoint, ports, bridge_options(network.options))
@@ -490,11 +490,13 @@ class NetworkManager:
             place.endpoints[endpoint.network_id] = endpoint
             self._names.add(endpoint)
         for endpoint in endpoints:
+            network = self.get(endpoint.network_id)
+            if network.driver != "bridge":      # a plug-in's ports are its own
+                continue
             wishes = [PortWish(port.container_port, port.protocol, port.host_ip, port.host_port)
-                      for port in ports if port.target in (endpoint.ipv4, endpoint.ipv6)]
+                      for port in ports if port.target and port.target in (endpoint.ipv4, endpoint.ipv6)]
             if wishes:
-                options = bridge_options(self.get(endpoint.network_id).options)
-                place.published += self._publishing().publish(endpoint, wishes, options)
+                place.published += self._publishing().publish(endpoint, wishes, bridge_options(network.options))
 
     # -- names ---------------------------------------------------------------------------------------------------
 

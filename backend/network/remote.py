@@ -21,12 +21,13 @@ from backend.network.drivers import addressing, named
 from backend.network.endpoints import parse_mac
 from backend.network.ipam import parse_address
 from backend.network.options import is_device
-from backend.network.records import Endpoint, IpamConfig, Network, NetworkSpec, PortWish
+from backend.network.records import Endpoint, IpamConfig, Network, NetworkSpec, PortWish, PublishedPort
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+_PORTMAP = "com.docker.network.portmap"
 
 
 class Caller(Protocol):
@@ -71,6 +72,23 @@ class _Joined(msgspec.Struct, rename="pascal"):
     gateway: str = ""
     gateway_ipv6: str = msgspec.field(name="GatewayIPv6", default="")
     static_routes: list[_StaticRoute] | None = None
+
+
+class _Binding(msgspec.Struct, rename="pascal"):
+    """A published port in the words of the protocol."""
+
+    proto: int
+    port: int
+    host_port: int
+    host_ip: str = msgspec.field(name="HostIP", default="")
+
+
+class _Told(msgspec.Struct, rename="pascal"):
+    portmap: list[_Binding] | None = msgspec.field(name=_PORTMAP, default=None)
+
+
+class _Info(msgspec.Struct, rename="pascal"):
+    value: _Told | None = None
 
 
 class RemoteDriver:
@@ -165,16 +183,45 @@ class RemoteDriver:
                 log.log(logging.DEBUG if quiet else logging.WARNING, "network %s: plug-in %s: %s: %s", network.name,
                         self._name, method, problem.message)
 
-    async def publish(self, endpoint: Endpoint, ports: Sequence[PortWish]) -> None:
-        """Ports are the plug-in's to publish, if it can."""
+    async def publish(self, endpoint: Endpoint, ports: Sequence[PortWish]) -> tuple[PublishedPort, ...]:
+        """Ports are the plug-in's to publish, if it can. What it says that it published; where it does not say, what
+        it was asked for by number."""
         wanted = [{"Proto": _PROTOCOLS[port.protocol], "IP": "", "Port": port.container_port, "HostIP": port.host_ip,
                    "HostPort": port.host_port, "HostPortEnd": port.host_port_end or port.host_port} for port in ports]
         await self._call("ProgramExternalConnectivity", self._ids(endpoint) | {
-            "Options": {"com.docker.network.portmap": wanted}}, _Nothing)
+            "Options": {_PORTMAP: wanted}}, _Nothing)
+        return await self._told(endpoint) or tuple(
+            _published(endpoint, port.container_port, port.protocol, port.host_ip, port.host_port)
+            for port in ports if port.host_port and not port.host_port_end)
+
+    async def _told(self, endpoint: Endpoint) -> tuple[PublishedPort, ...]:
+        try:
+            info = await self._call("EndpointOperInfo", self._ids(endpoint), _Info)
+            told = info.value.portmap if info.value is not None else None
+            return tuple(_published(endpoint, one.port, _protocol(one.proto), one.host_ip, one.host_port)
+                         for one in told or ())
+        except EngineError as problem:      # it only tells: the ports are published
+            log.warning("network %s: plug-in %s did not tell which ports it published: %s", endpoint.network_name,
+                        self._name, problem.message)
+            return ()
 
     @staticmethod
     def _ids(endpoint: Endpoint) -> dict[str, Any]:
         return {"NetworkID": endpoint.network_id, "EndpointID": endpoint.id}
+
+
+def _protocol(number: int) -> str:
+    for name, known in _PROTOCOLS.items():
+        if known == number:
+            return name
+    raise ServerError(f"a plugin gave {number} as the protocol of a port")
+
+
+def _published(endpoint: Endpoint, inner: int, protocol: str, host_ip: str, host_port: int) -> PublishedPort:
+    if not (0 < inner <= 65535 and 0 < host_port <= 65535):
+        raise ServerError(f"a plugin gave {host_port}:{inner} as ports")
+    address = str(parse_address(host_ip)) if host_ip else "0.0.0.0"
+    return PublishedPort(inner, protocol, address, host_port, endpoint.ipv4 or endpoint.ipv6)
 
 
 def _cidr(address: str, prefix: int) -> str:

@@ -124,6 +124,29 @@ def test_addresses_come_from_an_address_plugin_also_on_a_bridge(helper: PrivateH
     assert len(calls(folder, "ReleaseAddress")) == 2 and len(calls(folder, "ReleasePool")) == 1
 
 
+def test_ports_that_a_plugin_publishes_are_shown(helper: PrivateHelper, folder: Path) -> None:
+    helper.docker("network", "create", "-d", "wires", "theirs")
+
+    def ports(name: str) -> str:
+        return helper.docker("ps", "--filter", f"name={name}", "--format", "{{.Ports}}").stdout.decode().strip()
+    wishes = ("-p", "127.0.0.1:8080:80", "-p", "53/udp", "busybox", "sleep", "1000")
+    helper.docker("run", "-d", "--name", "told", "--network", "theirs", *wishes)
+    assert sorted(ports("told").split(", ")) == ["0.0.0.0:4053->53/udp", "127.0.0.1:8080->80/tcp"]
+    assert helper.docker("port", "told", "53/udp").stdout == b"0.0.0.0:4053\n"
+    for fault in ("ProgramExternalConnectivity silent", "EndpointOperInfo error", "EndpointOperInfo wrong"):
+        (folder / "fault").write_text(fault)
+        helper.docker("run", "-d", "--name", "asked", "--network", "theirs", *wishes)
+        assert ports("asked") == "53/udp, 127.0.0.1:8080->80/tcp", fault
+        helper.docker("rm", "-f", "asked")
+    (folder / "fault").write_text("")
+    helper.leave(9)
+    helper.start()
+    assert "127.0.0.1:8080->80/tcp" in ports("told"), "and after a restart of the helper"
+    helper.docker("rm", "-f", "told")
+    helper.docker("network", "rm", "theirs")
+    assert devices(folder) == set()
+
+
 @pytest.mark.parametrize(("fault", "words"), [
     ("CreateEndpoint error", b"as the test wished"), ("Join error", b"as the test wished"), ("Join nonsense", b"nonsense"),
     ("Join nodevice", b"the device nosuchdev is not there"), ("RequestAddress error", b"as the test wished")])

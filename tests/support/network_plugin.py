@@ -34,6 +34,7 @@ class Networks:
         self.prefix = prefix(os.getpid())
         self.gateways: dict[str, str] = {}
         self.pools: dict[str, list[str]] = {}
+        self.ports: dict[str, list[dict[str, Any]]] = {}
 
     def fault(self, method: str) -> str:
         path = os.path.join(self.folder, "fault")
@@ -83,6 +84,18 @@ class Networks:
     def on_NetworkDriver_Leave(self, body: dict[str, Any]) -> dict[str, Any]:
         ip("link", "del", f"{self.prefix}h{body['EndpointID'][:8]}", check=False)
         return {}
+
+    def on_NetworkDriver_ProgramExternalConnectivity(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Publishes nothing really; a port that was left open is 4000 and the container's."""
+        if self.fault("ProgramExternalConnectivity") != "silent":
+            self.ports[body["EndpointID"]] = [one | {"HostPort": one["HostPort"] or 4000 + one["Port"]} for one in body["Options"]["com.docker.network.portmap"]]
+        return {}
+
+    def on_NetworkDriver_EndpointOperInfo(self, body: dict[str, Any]) -> dict[str, Any]:
+        if self.fault("EndpointOperInfo") == "wrong":
+            return {"Value": {"com.docker.network.portmap": [{"Proto": 99, "Port": 80, "HostPort": 70000}]}}
+        ports = self.ports.get(body["EndpointID"])
+        return {"Value": {"com.docker.network.portmap": ports} if ports else {}}
 
     def on_NetworkDriver_DeleteEndpoint(self, _: dict[str, Any]) -> dict[str, Any]:
         return {}
