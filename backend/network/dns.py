@@ -3,9 +3,9 @@
 The sockets are bound to other ports, to which a firewall rule inside the container leads: a container may well run a
 DNS server of its own on port 53 of all its addresses, which would fail if that port were taken on one of them. They are
 opened inside the container's network namespace and served on the helper's loop: one server for all containers, nothing
-running in any of them. Names of the container's networks are answered at once; the rest is passed on: to the servers that
-the user named for the container from the container's own namespace (they may be reachable only there, another container
-for one), else to the host's servers from the host's, so that a resolver on its loopback works.
+running in any of them. Names of the container's networks are answered at once; the rest is passed on: to the servers
+that the user named for the container from the container's own namespace (they may be reachable only there, another
+container for one), else to the host's servers from the host's, so that a resolver on its loopback works.
 """
 
 from __future__ import annotations
