@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterable
 
 from backend.errors import ServerError, Unavailable
+from backend.network import legacy
 from backend.network.ruleset import BridgeRules, Forwarding, Ruleset, name_redirect, published_in
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ OBSTACLE = (
     "containers may not reach other machines, nor be reached by them, before it lets {device} and other bridges pass "
     "(ufw: ufw route allow in on {device}; ufw route allow out on {device}. firewalld: firewall-cmd --zone=trusted "
     "--add-interface={device}. Docker beside it: iptables -I DOCKER-USER -i {device} -j ACCEPT; iptables -I "
-    "DOCKER-USER -o {device} -j ACCEPT)")
+    "DOCKER-USER -o {device} -j ACCEPT. Rules of one's own: iptables -I FORWARD -i {device} -j ACCEPT; iptables -I "
+    "FORWARD -o {device} -j ACCEPT)")
 _OUTPUT_JSON = 1 << 4
 
 
@@ -138,10 +140,11 @@ class Firewall:
         ours does not overrule them, and they are not ours to change. *device*: a bridge, for the examples."""
         listing = json.loads(self._nft.run("list chains", json_output=True))
         chains = [item["chain"] for item in listing.get("nftables", ()) if "chain" in item]
-        return [OBSTACLE.format(f"{chain['family']} {chain['table']}, chain {chain['name']}", device=device)
-                for chain in chains
-                if chain.get("hook") == "forward" and chain["table"] != self._table
-                and (chain.get("policy") == "drop" or chain["table"] == "firewalld")]
+        found = [f"{chain['family']} {chain['table']}, chain {chain['name']}" for chain in chains
+                 if chain.get("hook") == "forward" and chain["table"] != self._table
+                 and (chain.get("policy") == "drop" or chain["table"] == "firewalld")]
+        found += [f"{family} filter of iptables-legacy, chain FORWARD" for family in legacy.dropping()]
+        return [OBSTACLE.format(one, device=device) for one in found]
 
     def add_bridge(self, rules: BridgeRules) -> None:
         """Start to serve a bridge."""

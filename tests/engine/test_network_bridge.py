@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -385,3 +386,28 @@ async def test_a_firewall_beside_that_would_drop_our_packets_is_named_and_left_a
         assert run("nft", "list", "table", "ip", "filter") == before
     finally:
         run("nft", "delete", "table", "ip", "filter")
+
+
+@pytest.mark.skipif(shutil.which("iptables-legacy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None, reason="iptables-legacy is not on this machine")
+async def test_an_old_iptables_firewall_that_would_drop_our_packets_is_named_too(rig: Rig) -> None:
+    async def notes() -> list[str]:
+        saved = rig.manager.list()
+        await rig.manager.close(keep=False)
+        rig.manager = rig.new_manager()
+        await rig.manager.open(saved)
+        return [note for note in rig.manager.notes if "iptables-legacy" in note]
+    try:
+        run("iptables-legacy", "-L")
+    except subprocess.CalledProcessError as problem:
+        pytest.skip(f"this kernel has no such tables any more: {problem.stderr}")
+    assert await notes() == [], "a table that lets packets pass is no obstacle"
+    for command, family in (("iptables-legacy", "ip"), ("ip6tables-legacy", "ip6")):
+        run(command, "-A", "FORWARD", "-s", "::1" if family == "ip6" else "192.0.2.1", "-j", "ACCEPT")
+        run(command, "-P", "FORWARD", "DROP")
+        before = run(command, "-S")
+        found = await notes()
+        device = rig.manager.get("bridge").bridge
+        assert len(found) == 1 and f"({family} filter of iptables-legacy, chain FORWARD) drops forwarded packets" in found[0] and f"iptables -I FORWARD -i {device}" in found[0]
+        assert run(command, "-S") == before
+        run(command, "-P", "FORWARD", "ACCEPT")
+        run(command, "-F", "FORWARD")
