@@ -10,6 +10,8 @@ import ctypes
 import functools
 import json
 import logging
+import os
+import socket
 from collections.abc import Iterable
 
 from backend.errors import ServerError, Unavailable
@@ -83,6 +85,15 @@ class Nftables:
             self._handle = None
 
 
+def _sockopt(made: socket.socket, level: int, option: int, buffer: bytearray) -> None:
+    """getsockopt with something in the buffer, which Python's own cannot; the answer is in the buffer."""
+    length = ctypes.c_uint32(len(buffer))
+    view = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    if ctypes.CDLL(None, use_errno=True).getsockopt(made.fileno(), level, option, view, ctypes.byref(length)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def redirect_names(udp: int, tcp: int) -> None:
     """For the calling thread's network namespace, a container's: see :func:`ruleset.name_redirect`. 0.3 ms."""
     nft = Nftables()
@@ -143,7 +154,7 @@ class Firewall:
         found = [f"{chain['family']} {chain['table']}, chain {chain['name']}" for chain in chains
                  if chain.get("hook") == "forward" and chain["table"] != self._table
                  and (chain.get("policy") == "drop" or chain["table"] == "firewalld")]
-        found += [f"{family} filter of iptables-legacy, chain FORWARD" for family in legacy.dropping()]
+        found += [f"{family} filter of iptables-legacy, chain FORWARD" for family in legacy.dropping(_sockopt)]
         return [OBSTACLE.format(one, device=device) for one in found]
 
     def add_bridge(self, rules: BridgeRules) -> None:

@@ -6,14 +6,14 @@ they exist already: the question alone would bring one into being.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
-import os
 import socket
 import struct
+from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+Asked = Callable[[socket.socket, int, int, bytearray], None]      # getsockopt that reads and fills a buffer: level, option
 
 _FILTER = b"filter"
 _GET_INFO, _GET_ENTRIES = 64, 65       # IPT_SO_GET_INFO, IPT_SO_GET_ENTRIES; the same numbers for IPv6
@@ -28,12 +28,12 @@ _FAMILIES = (                          # family, list of tables, level, where a 
 )
 
 
-def dropping() -> list[str]:
+def dropping(asked: Asked) -> list[str]:
     """The families ("ip", "ip6") of this network namespace whose filter table drops what no rule lets pass."""
     found = []
     for name, tables, family, level, at in _FAMILIES:
         try:
-            if _has_filter(tables) and _drops(family, level, at):
+            if _has_filter(tables) and _drops(asked, family, level, at):
                 found.append(name)
         except OSError as problem:
             log.warning("the %s table of iptables-legacy cannot be read: %s", name, problem)
@@ -48,15 +48,17 @@ def _has_filter(path: str) -> bool:
         return False
 
 
-def _drops(family: int, level: int, at: int) -> bool:
+def _drops(asked: Asked, family: int, level: int, at: int) -> bool:
     with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as control:
         for _ in range(_TRIES):
-            info = _INFO.unpack(_asked(control, level, _GET_INFO, bytearray(_FILTER.ljust(_INFO.size, b"\0"))))
+            head = bytearray(_FILTER.ljust(_INFO.size, b"\0"))
+            asked(control, level, _GET_INFO, head)
+            info = _INFO.unpack(head)
             policy, size = info[7 + _FORWARD], info[13]
-            wanted = bytearray(_ENTRIES + size)
-            struct.pack_into("=32sI", wanted, 0, _FILTER, size)
+            rules = bytearray(_ENTRIES + size)
+            struct.pack_into("=32sI", rules, 0, _FILTER, size)
             try:
-                rules = _asked(control, level, _GET_ENTRIES, wanted)
+                asked(control, level, _GET_ENTRIES, rules)
             except BlockingIOError:      # somebody changed the table in between
                 continue
             rule = _ENTRIES + policy
@@ -64,13 +66,3 @@ def _drops(family: int, level: int, at: int) -> bool:
             (verdict,) = struct.unpack_from("=i", rules, rule + offset + 32)      # after the target's own head
             return bool(verdict == _DROP)
     raise OSError(errno.EAGAIN, "it changes all the time")
-
-
-def _asked(control: socket.socket, level: int, option: int, buffer: bytearray) -> bytearray:
-    """getsockopt with something in the buffer, which Python's own cannot."""
-    length = ctypes.c_uint32(len(buffer))
-    view = (ctypes.c_char * len(buffer)).from_buffer(buffer)
-    if ctypes.CDLL(None, use_errno=True).getsockopt(control.fileno(), level, option, view, ctypes.byref(length)):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return buffer
