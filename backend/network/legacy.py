@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
-Asked = Callable[[socket.socket, int, int, bytearray], None]      # getsockopt that reads and fills a buffer: level, option
+Asked = Callable[[socket.socket, int, int, bytearray], None]   # getsockopt (level, option) on a filled buffer
 
 _FILTER = b"filter"
 _GET_INFO, _GET_ENTRIES = 64, 65       # IPT_SO_GET_INFO, IPT_SO_GET_ENTRIES; the same numbers for IPv6
