@@ -11,6 +11,7 @@ from dataclasses import replace
 from backend.network.bridge import Bridges, NetnsOps
 from backend.network.drivers import addressing
 from backend.network.endpoints import AddressBook, mac_for, parse_mac
+from backend.network.options import EndpointOptions, endpoint_options
 from backend.network.pool import Prepared, SandboxPool, identity
 from backend.network.records import Endpoint, EndpointWish, Network
 
@@ -81,3 +82,8 @@ class Ahead:
             if prepared.endpoint.host_interface not in present:
                 del self._handed[key]
                 self._addresses.release(prepared.endpoint)
+
+
+def is_plain(wish: EndpointWish) -> bool:
+    """A place that was made ahead can be had: the wish says nothing that is done when a device is made."""
+    return not wish.link_local and endpoint_options(wish.driver_opts) == EndpointOptions()

@@ -11,11 +11,10 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 
 from backend.errors import EngineError, Forbidden, InvalidArgument, NotFound, Unavailable
 from backend.network.addresses import Addresses
-from backend.network.ahead import Ahead
+from backend.network.ahead import Ahead, is_plain
 from backend.network.bridge import (
     Bridges,
     NetnsOps,
@@ -31,15 +30,16 @@ from backend.network.drivers import (
     Driver,
     LanDriver,
     parent_name,
-    refuse_shared_parent,
     rules,
 )
 from backend.network.endpoints import check_wish, dns_names, ways_out
 from backend.network.firewall import Firewall, redirect_names
 from backend.network.ipam import Subnet
+from backend.network.known import Known
 from backend.network.names import Names
-from backend.network.options import EndpointOptions, bridge_options, endpoint_options
-from backend.network.planning import check, config_network, configured, default_bridge
+from backend.network.options import bridge_options
+from backend.network.places import Place, Places
+from backend.network.planning import check, config_network, configured, default_bridge, planned
 from backend.network.publisher import Publication, Publisher
 from backend.network.records import (
     LANS,
@@ -59,14 +59,6 @@ from backend.network.watch import TableWatch
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Place:
-    """What a container has here: endpoints by network ID, ports."""
-
-    endpoints: dict[str, Endpoint] = field(default_factory=dict)
-    published: list[Publication] = field(default_factory=list)
-
-
 class NetworkManager:
     """Networks of one helper. *instance* names its firewall table; *bip* is the default bridge's address with its
     prefix length ("10.1.2.1/24"), "" for the first free piece of the pools; *ahead*: how many namespaces stand ready
@@ -79,10 +71,10 @@ class NetworkManager:
         self._bip = bip
         self._ops = netns
         self._plugins = plugins
-        self._networks: dict[str, Network] = {}
+        self._known = Known()
         self._given = Addresses(pools, f"{instance}:{_machine()}", plugins, self._routed)
         self._addresses = self._given.book
-        self._places: dict[str, _Place] = {}
+        self._places = Places()
         self._ahead = Ahead(ahead, netns, self._addresses, self.get, self._cool)
         self._broken: dict[str, str] = {}           # why a network cannot be used, by ID
         self._inherited: set[str] = set()           # veths on our bridges from an earlier life
@@ -116,32 +108,30 @@ class NetworkManager:
         if self._firewall is not None:
             self._drivers["bridge"] = BridgeDriver(self._bridges, self._firewall, self._forward_v6)
         for network in saved:
-            self._networks[network.id] = network
+            self._known.add(network)
             if network.driver not in (*self._drivers, "bridge", "host", "null") and self._plugins is not None:
                 self._drivers[network.driver] = RemoteDriver(network.driver, self._plugins, self._bridges)
             self._addresses.add(network)
         for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
-            if not any(network.name == name for network in self._networks.values()):
+            if name not in self._known.names():
                 self._add_default(name, driver)
         if self._firewall is not None:
             self._prepare_host()
-        for network in self._networks.values():
+        for network in self._known:
             if network.driver in self._drivers:
                 await self._bring_back(network)
         if self._firewall is not None:
-            self._firewall.open([rules(network) for network in self._bridged() if network.id not in self._broken])
+            self._firewall.open([rules(network) for network in self._known.of("bridge")
+                                 if network.id not in self._broken])
             self._watched = TableWatch(self._instance, self._firewall.heal)
             for obstacle in self._firewall.obstacles(self.get("bridge").bridge):
                 self._note(obstacle)
 
-    def _bridged(self) -> Sequence[Network]:
-        return [network for network in self._networks.values() if network.driver == "bridge"]
-
     def _prepare_host(self) -> None:
         """Remove what a dead instance left, switch forwarding on."""
-        for name in set(self._bridges.own_bridges()) - {network.bridge for network in self._bridged()}:
+        for name in set(self._bridges.own_bridges()) - {network.bridge for network in self._known.of("bridge")}:
             self._bridges.remove(name)
-        self._bridges.remove_parents({parent_name(one) for one in self._networks.values() if one.driver in LANS})
+        self._bridges.remove_parents({parent_name(one) for one in self._known if one.driver in LANS})
         self._inherited = set(self._bridges.ports())
         if read_sysctl("ipv4/ip_forward") == "0":
             write_sysctl("ipv4/ip_forward", "1")
@@ -167,9 +157,7 @@ class NetworkManager:
         """Call once after the last :meth:`restore`: removes veths and published ports that no container claimed, and
         begins to make namespaces ahead."""
         if self._firewall is not None:
-            claimed = {endpoint.host_interface for place in self._places.values()
-                       for endpoint in place.endpoints.values()}
-            for name in self._inherited - claimed:
+            for name in self._inherited - self._places.devices():
                 self._bridges.discard(name)
             self._inherited.clear()
             self._firewall.sweep()
@@ -205,7 +193,7 @@ class NetworkManager:
             network = default_bridge(identity, device, self._bip, self._given.pools, taken)
         else:
             network = Network(identity, name, driver, time.time_ns())
-        self._networks[identity] = network
+        self._known.add(network)
         self._addresses.add(network)
 
     def _routed(self, ignore: str = "") -> list[tuple[Subnet, str]]:
@@ -215,46 +203,29 @@ class NetworkManager:
 
     async def create(self, spec: NetworkSpec) -> Network:
         """Make a network; nothing stays when it fails."""
-        check(spec, {network.name for network in self._networks.values()})
+        check(spec, self._known.names())
         if spec.config_from:
-            spec = configured(spec, self._configuration(spec.config_from))
+            spec = configured(spec, self._known.configuration(spec.config_from))
         identity = secrets.token_hex(32)
         network = config_network(identity, spec) if spec.config_only else await self._planned(identity, spec)
-        self._networks[identity] = network
+        self._known.add(network)
         self._addresses.add(network)      # before the first wait: nobody else gets the subnets meanwhile
         try:
-            check(spec, {other.name for other in self._networks.values() if other is not network})
+            check(spec, self._known.names(without=network))
             if not network.config_only:
-                self._refuse_shared(network)
+                self._known.refuse_shared(network)
                 await self._driver(network).up(network)
         except BaseException:
-            del self._networks[identity]
+            self._known.remove(network)
             await self._given.unplan(network)
             raise
         return network
 
-    def _refuse_shared(self, network: Network) -> None:
-        others = [other for other in self._networks.values() if other is not network]
-        if network.bridge and any(other.bridge == network.bridge for other in others):
-            raise Forbidden(f"the bridge name {network.bridge} is already used by another network")
-        refuse_shared_parent(network, others)
-
-    def _configuration(self, name: str) -> Network:
-        try:
-            return self.get(name)
-        except NotFound:
-            raise NotFound(f'configuration network "{name}" does not exist') from None
-
     async def _planned(self, identity: str, spec: NetworkSpec) -> Network:
         await self._prepare_driver(spec.driver)
         plans, pools = await self._given.plan(spec)
-        return Network(
-            identity, spec.name, spec.driver, time.time_ns(), enable_ipv4=spec.enable_ipv4,
-            enable_ipv6=spec.enable_ipv6, internal=spec.internal, attachable=spec.attachable,
-            ipam_driver=spec.ipam_driver or "default", ipam_options=spec.ipam_options, ipam=plans,
-            user_subnets=any(config.subnet for config in spec.ipam), options=spec.options, labels=spec.labels,
-            bridge=bridge_name(identity, spec.options) if spec.driver == "bridge" else "",
-            config_from=spec.config_from, pools=pools)
+        device = bridge_name(identity, spec.options) if spec.driver == "bridge" else ""
+        return planned(identity, spec, plans, pools, device)
 
     async def _prepare_driver(self, name: str) -> None:
         """Refuse a driver that cannot be used now; one that is none of ours is a plug-in's."""
@@ -278,7 +249,7 @@ class NetworkManager:
         if network.is_default:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
         self._refuse_used(network)
-        del self._networks[network.id]
+        self._known.remove(network)
         self._broken.pop(network.id, None)
         if network.driver in self._drivers:
             await self._drivers[network.driver].down(network)
@@ -292,30 +263,19 @@ class NetworkManager:
             raise Forbidden(f"{failed}has active endpoints ({who})")
         if self._joining.get(network.id):
             raise Forbidden(f"{failed}has active endpoints: a container is being connected to it")
-        if network.config_only and any(network.name == other.config_from for other in self._networks.values()):
-            raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
+        self._known.refuse_configuring(network)
 
     def get(self, name_or_id: str) -> Network:
         """A network by ID, name, or unique beginning of its ID."""
-        if name_or_id in self._networks:
-            return self._networks[name_or_id]
-        for network in self._networks.values():
-            if network.name == name_or_id:
-                return network
-        found = [network for network in self._networks.values() if name_or_id and network.id.startswith(name_or_id)]
-        if len(found) > 1:
-            raise InvalidArgument(f"network {name_or_id} is ambiguous ({len(found)} matches found based on ID prefix)")
-        if not found:
-            raise NotFound(f"network {name_or_id} not found")
-        return found[0]
+        return self._known.get(name_or_id)
 
     def list(self) -> list[Network]:
         """All networks, oldest first."""
-        return sorted(self._networks.values(), key=lambda network: network.created)
+        return self._known.oldest_first()
 
     def endpoints(self, network_id: str) -> Sequence[Endpoint]:
         """Who is on a network."""
-        return [place.endpoints[network_id] for place in self._places.values() if network_id in place.endpoints]
+        return self._places.on(network_id)
 
     def _working(self) -> Firewall:
         if self._firewall is None:
@@ -327,7 +287,7 @@ class NetworkManager:
     async def sandbox(self, network_id: str = "") -> int:
         """A descriptor of a network namespace with lo up; the caller's to close. *network_id* says on which network the
         container will be first: for the default bridge, namespaces stand ready."""
-        network = self._networks.get(network_id)
+        network = self._known.find(network_id)
         if network is not None and network.name == "bridge":
             ready = self._ahead.take()
             if ready is not None:
@@ -350,7 +310,7 @@ class NetworkManager:
         record (*netns* is not used there)."""
         network = self.get(network_id)
         check_wish(network, network.name, wish)
-        place = self._places.get(container_id) or _Place()
+        place = self._places.get(container_id) or Place()
         if network.id in place.endpoints:
             raise Forbidden(f"endpoint with name {wish.container_name} already exists in network {network.name}")
         if network.config_only:
@@ -365,7 +325,7 @@ class NetworkManager:
         self._names.add(endpoint)
         return endpoint
 
-    async def _join(self, network: Network, place: _Place, netns: int, endpoint: Endpoint,
+    async def _join(self, network: Network, place: Place, netns: int, endpoint: Endpoint,
                     wish: EndpointWish) -> Endpoint:
         driver = self._driver(network)
         if network.id in self._broken:
@@ -374,7 +334,7 @@ class NetworkManager:
         try:
             prepared = self._ahead.claim(netns)
             if prepared is not None:
-                if prepared.endpoint.network_id == network.id and _is_plain(wish):
+                if prepared.endpoint.network_id == network.id and is_plain(wish):
                     return self._ahead.move_in(prepared, endpoint, wish)
                 await self._ahead.empty(prepared)
             endpoint = await self._given.lease(network, endpoint, wish)
@@ -404,9 +364,7 @@ class NetworkManager:
             raise Forbidden(f"container {endpoint.container_id} is not connected to network {endpoint.network_name}")
         endpoint = place.endpoints.pop(endpoint.network_id)
         self._names.remove(endpoint)
-        gone = [publication for publication in place.published if publication.endpoint == endpoint.id]
-        place.published = [publication for publication in place.published if publication.endpoint != endpoint.id]
-        self._end(gone)
+        self._end(place.take_published(endpoint))
         if not place.endpoints:
             self._places.pop(endpoint.container_id, None)
         network = self.get(endpoint.network_id)
@@ -418,7 +376,7 @@ class NetworkManager:
         finally:
             await self._given.release(network, endpoint)
 
-    def _reroute(self, netns: int, place: _Place) -> None:
+    def _reroute(self, netns: int, place: Place) -> None:
         """Make the ways out what they are now."""
         four, six = ways_out(place.endpoints.values())
         if four is not None:
@@ -439,7 +397,7 @@ class NetworkManager:
         if network.driver != "bridge" or not ports:
             return ()
         done = self._publishing().publish(endpoint, ports, bridge_options(network.options))
-        self._places.setdefault(container_id, _Place()).published += done
+        self._places.setdefault(container_id, Place()).published += done
         self._bridges.hairpin(endpoint.host_interface)
         return tuple(publication.record for publication in done)
 
@@ -460,13 +418,13 @@ class NetworkManager:
         if place is not None:
             self._release_own(container_id, place)
         for endpoint in place.endpoints.values() if place is not None else recorded:
-            network = self._networks.get(endpoint.network_id)
+            network = self._known.find(endpoint.network_id)
             if network is not None and network.driver in self._drivers:
                 await self._drivers[network.driver].ended(network, endpoint)
                 if network.pools:
                     await self._given.release(network, endpoint)
 
-    def _release_own(self, container_id: str, place: _Place) -> None:
+    def _release_own(self, container_id: str, place: Place) -> None:
         self._server.stop(container_id)
         self._end(place.published)
         for endpoint in place.endpoints.values():
@@ -483,7 +441,7 @@ class NetworkManager:
                       ports: Sequence[PublishedPort]) -> None:
         """Take a running container over after a restart of the helper: addresses, ports, names. Its resolver comes back
         with :meth:`serve_names`."""
-        place = _Place()
+        place = Place()
         self._places[container_id] = place
         for endpoint in endpoints:
             self._addresses.claim(endpoint)
@@ -516,22 +474,14 @@ class NetworkManager:
         place = self._places.get(container_id)
         if place is None:
             return ()
-        for endpoint in list(place.endpoints.values()):
-            known = (name if known == endpoint.container_name else known for known in endpoint.dns_names)
-            changed = replace(endpoint, container_name=name, dns_names=tuple(dict.fromkeys(known)))
-            self._names.remove(endpoint)
+        for old, changed in place.rename(name):
+            self._names.remove(old)
             self._names.add(changed)
-            place.endpoints[endpoint.network_id] = changed
         return tuple(place.endpoints.values())
 
     async def serve_names(self, container_id: str, netns: int, *, servers: Sequence[str] = ()) -> None:
         """Answer the container at 127.0.0.11:53 until :meth:`release`. *servers*: the user's, instead of the host's."""
         await self._server.serve(container_id, netns, servers)
-
-
-def _is_plain(wish: EndpointWish) -> bool:
-    """A place that was made ahead can be had."""
-    return not wish.link_local and endpoint_options(wish.driver_opts) == EndpointOptions()
 
 
 def _ephemeral() -> tuple[int, int]:

@@ -78,6 +78,17 @@ def config_network(identity: str, spec: NetworkSpec) -> Network:
                    labels=spec.labels)
 
 
+def planned(identity: str, spec: NetworkSpec, ipam: tuple[IpamConfig, ...], pools: tuple[str, ...],
+            device: str) -> Network:
+    """The record of a network with the subnets *ipam* (*pools*: an address plug-in's names for them); *device*: its
+    bridge, if it has one."""
+    return Network(identity, spec.name, spec.driver, time.time_ns(), enable_ipv4=spec.enable_ipv4,
+                   enable_ipv6=spec.enable_ipv6, internal=spec.internal, attachable=spec.attachable,
+                   ipam_driver=spec.ipam_driver or "default", ipam_options=spec.ipam_options, ipam=ipam,
+                   user_subnets=any(config.subnet for config in spec.ipam), options=spec.options, labels=spec.labels,
+                   bridge=device, config_from=spec.config_from, pools=pools)
+
+
 def wished_subnets(spec: NetworkSpec) -> dict[int, list[IpamConfig]]:
     """The subnets that a client describes, by IP version; several of one only where the driver can."""
     wishes: dict[int, list[IpamConfig]] = {4: [], 6: []}
