@@ -13,8 +13,8 @@ from backend.engine.core import Core, log
 from backend.engine.devices import throttles, wanted
 from backend.engine.logchoice import log_limits
 from backend.engine.mountsources import sources
-from backend.engine.paths import write_bundle
-from backend.engine.record import MountRecord
+from backend.engine.paths import ContainerPaths, write_bundle
+from backend.engine.record import ContainerRecord, MountRecord
 from backend.errors import Conflict, EngineError, InvalidArgument, ServerError, Unavailable
 from backend.runtime.client import KeeperError, LogTarget, Overlay, Stdio
 
@@ -89,7 +89,7 @@ class Launcher:
             driver, size, files = log_limits(record.host_config.log_config, own=record.own_log)
             rows, columns = (record.host_config.console_size or [0, 0])[:2]
             container.status.pid = await core.keeper.create(
-                container.id, places.bundle, overlay=Overlay(tuple(lower), places.upper, places.work),
+                container.id, places.bundle, overlay=_overlay(record, tuple(lower), places),
                 stdio=Stdio(record.config.tty, record.config.open_stdin, record.config.stdin_once, rows, columns),
                 log=LogTarget(places.log, driver, size, files),
                 netns=sandbox.netns if sandbox.netns >= 0 else None,
@@ -188,3 +188,8 @@ class Launcher:
         except OSError as error:
             log.warning("container %s: %s: %s", identity[:12], error.filename, error.strerror)
 
+
+def _overlay(record: ContainerRecord, lower: tuple[str, ...], places: ContainerPaths) -> Overlay:
+    """One that is removed when it ends leaves nothing to be kept over a crash: its end and its fsyncs need not wait for
+    the disk. Unmounting an overlay otherwise writes back all of the file system below it, whoever's the data are."""
+    return Overlay(lower, places.upper, places.work, volatile=record.host_config.auto_remove)

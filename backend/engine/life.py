@@ -133,10 +133,13 @@ class Life:
             status.state = "restarting"
             status.restart_count += 1
         kept = self.keep(container)
+        # Asked now: by the time that it is done, a restart may have started it again.
+        removes = not again and container.record.host_config.auto_remove and not container.hushed
         container.ended.set()
-        self._core.spawn(self._after_exit(container, again, kept), f"aftermath of {container.name}")
+        self._core.spawn(self._after_exit(container, again, removes, kept), f"aftermath of {container.name}")
 
-    async def _after_exit(self, container: Container, again: bool, kept: asyncio.Future[None] | None) -> None:
+    async def _after_exit(self, container: Container, again: bool, removes: bool,
+                          kept: asyncio.Future[None] | None) -> None:
         """Free what it held, tell those who wait, then restart or remove it as asked.
 
         Its end is on disk before anybody is told and before the keeper, which has it too, is let forget it: what was
@@ -154,7 +157,7 @@ class Life:
                 await self._launcher.down(container)
         if again:
             self._schedule_restart(container)
-        elif container.record.host_config.auto_remove and not container.hushed:
+        elif removes:
             try:
                 await self.remove(container, force=True, volumes=True)
             except Conflict:

@@ -136,7 +136,7 @@ class Containers:
             self._forget(old)
         stdio, log = Stdio(**get(message, "stdio", "dict")), LogTarget(**get(message, "log", "dict"))
         given = message.get("overlay")
-        overlay = Overlay(tuple(given["lower"]), given["upper"], given["work"]) if given else None
+        overlay = Overlay(**{**given, "lower": tuple(given["lower"])}) if given else None
         launch: Launch | None = None
         if runtime := get(message, "runtime", "str", ""):
             netns, granted = fds[0] if fds else -1, self._machine.capabilities

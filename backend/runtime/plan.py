@@ -19,11 +19,13 @@ class BadConfig(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """The layers of a root file system; *lower* topmost first, absolute paths."""
+    """The layers of a root file system; *lower* topmost first, absolute paths. *volatile*: what is written need not
+    outlive a crash of the machine, so nothing waits for the disk (overlayfs.rst, "Volatile mount")."""
 
     lower: tuple[str, ...]
     upper: str
     work: str
+    volatile: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,10 +97,24 @@ def _overlay_by_fsconfig(overlay: Overlay) -> int:
         # What the upper directory holds must be whole in itself: it becomes a layer when the container is committed.
         sc.fsconfig_string(context, "redirect_dir", "nofollow")
         sc.fsconfig_string(context, "metacopy", "off")
+        if overlay.volatile:
+            _forget_volatile(overlay.work)
+            sc.fsconfig_flag(context, "volatile")
         sc.fsconfig_create(context)
         return sc.fsmount(context)
     finally:
         os.close(context)
+
+
+def _forget_volatile(work: str) -> None:
+    """The mark of an earlier volatile mount, with which the kernel says that a crash may have torn what it holds. Those
+    who ask for one have no use for what was there when the machine went down."""
+    mark = f"{work}/work/incompat/volatile"
+    for remove, path in ((os.unlink, f"{mark}/dirty"), (os.rmdir, mark), (os.rmdir, os.path.dirname(mark))):
+        try:
+            remove(path)
+        except FileNotFoundError:
+            continue
 
 
 def _overlay_by_options(overlay: Overlay, target: str) -> None:
