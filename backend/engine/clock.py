@@ -9,7 +9,7 @@ from backend.errors import InvalidArgument
 from backend.spec.api import ZERO_TIME
 
 SECOND = 1_000_000_000
-_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\d*(Z|z|[+-]\d\d:\d\d)?")
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9})\d*)?)?)?)?(Z|z|[+-]\d\d:\d\d)?")
 _UNIX = re.compile(r"(\d{1,11})(?:\.(\d{1,9})\d*)?")
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND}
@@ -36,7 +36,8 @@ def rfc3339_seconds(at: int) -> str:
 
 
 def parse_time(text: str, now: int) -> int:
-    """A `since` or `until`: unix seconds (with fraction), RFC 3339, or a span before *now* ("10m", "1h30m")."""
+    """A `since` or `until`: unix seconds (with fraction), RFC 3339 or its beginning from the day on, or a span
+    before *now* ("10m", "1h30m")."""
     if not text:
         return 0
     unix = _UNIX.fullmatch(text)
@@ -44,16 +45,17 @@ def parse_time(text: str, now: int) -> int:
         return int(unix[1]) * SECOND + int((unix[2] or "0").ljust(9, "0"))
     stamp = _STAMP.fullmatch(text)
     if stamp:
-        zone = (stamp[4] or "Z").upper().replace("Z", "+00:00")
+        zone = (stamp[6] or "Z").upper().replace("Z", "+00:00")
         try:
-            whole = datetime.fromisoformat(f"{stamp[1]}T{stamp[2]}{zone}")
+            whole = datetime.fromisoformat(f"{stamp[1]}T{stamp[2] or '00'}:{stamp[3] or '00'}:{stamp[4] or '00'}{zone}")
         except ValueError as error:
             raise InvalidArgument(f"invalid time {text!r}: {error}") from error
-        return int(whole.timestamp()) * SECOND + int((stamp[3] or "0").ljust(9, "0"))
+        return int(whole.timestamp()) * SECOND + int((stamp[5] or "0").ljust(9, "0"))
     parts = _SPAN.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         return now - sum(int(float(number) * _UNITS[unit]) for number, unit in parts)
-    raise InvalidArgument(f"invalid time {text!r}: give unix seconds, RFC 3339 or a span such as 10m")
+    raise InvalidArgument(f'failed to parse value as time or duration: "{text}": '
+                          "give unix seconds, RFC 3339 or a span such as 10m")
 
 
 def human(seconds: int) -> str:

@@ -121,7 +121,8 @@ class Connector:
         if other.id == container.id:
             raise InvalidArgument("cannot join own network namespace")
         if not other.status.active:
-            raise Conflict(f"cannot join network namespace of a non running container: {other.id}")
+            raise Conflict(f"cannot join network namespace of a non running container: "
+                           f"container {other.name} is {other.status.state}")
         places = self._core.paths.container(other.id)
         userns = -1
         if container.record.ids is not None:

@@ -330,7 +330,10 @@ class Containers:
 
     async def kill(self, ref: str, signal: str = "SIGKILL") -> None:
         """Send a signal."""
-        await self._life.kill(self._core.table.get(ref), signal)
+        try:
+            await self._life.kill(self._core.table.get(ref), signal)
+        except (Conflict, InvalidArgument, NotFound) as error:
+            raise type(error)(f"cannot kill container: {ref}: {error.message}") from error
 
     async def pause(self, ref: str) -> None:
         """Freeze its processes."""
@@ -372,7 +375,7 @@ class Containers:
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")
         try:
-            name = check_name(name)
+            name = check_name(f"/{name.removeprefix('/')}")
         except InvalidArgument as error:
             raise InvalidArgument(f"Error when allocating new name: {error.message}") from error
         async with container.lock:

@@ -72,7 +72,7 @@ class Execs:
     @staticmethod
     def _check_running(container: Container) -> None:
         if container.status.state == "paused":
-            raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+            raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
         if container.status.state == "restarting":
             raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if container.status.state != "running":
@@ -164,11 +164,11 @@ class Execs:
         one.exited(_NOT_FOUND if error.reason in ("not_found", "bad_cwd") else _NOT_PERMITTED)
         self._tell(one, f"exec_start: {' '.join(one.body.cmd)}")
         self._tell(one, "exec_die", exitCode=str(one.exit_code))
-        if error.reason == "no_user":
-            raise InvalidArgument(error.message) from error
-        text = f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}"
+        text = error.message if error.reason == "no_user" else (
+            f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}")
         if detach:
-            raise (InvalidArgument if error.reason in ("not_found", "not_permitted") else ServerError)(text) from error
+            theirs_to_mend = error.reason in ("not_found", "not_permitted", "no_user")
+            raise (InvalidArgument if theirs_to_mend else ServerError)(text) from error
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         line = text.encode() + b"\r\n"
         theirs.sendall(line if tty else struct.pack(">BxxxL", 1, len(line)) + line)

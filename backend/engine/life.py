@@ -20,7 +20,7 @@ from backend.engine.core import Core, log
 from backend.engine.launch import Launcher, StartFailed
 from backend.engine.meter import Meter
 from backend.engine.signals import signal_number
-from backend.errors import Conflict, EngineError, InvalidArgument, NotModified, ServerError
+from backend.errors import Conflict, EngineError, NotModified, ServerError
 from backend.runtime.cgroups import Cgroup, CgroupError
 from backend.runtime.client import Exit, KeeperError
 
@@ -285,16 +285,13 @@ class Life:
 
     async def kill(self, container: Container, signal: str) -> None:
         """Send a signal; after SIGKILL it returns when the container has ended."""
-        try:
-            number = signal_number(signal or "SIGKILL")
-        except InvalidArgument as error:
-            raise InvalidArgument(f"cannot kill container: {container.id}: {error.message}") from error
+        number = signal_number(signal or "SIGKILL")
         if container.status.state == "restarting" and number == SIGKILL:
             container.status.stopped_by_user = True
             self._cancel_restart(container)
             return
         if not container.status.active:
-            raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
+            raise Conflict(f"container {container.id} is not running")
         if number == SIGKILL:
             container.status.stopped_by_user = True
             await self._kill_and_wait(container)
@@ -305,7 +302,7 @@ class Life:
         try:
             await self._core.keeper.kill(container.id, number)
         except KeeperError as error:
-            raise Conflict(f"cannot kill container: {container.id}: {error.message}") from error
+            raise Conflict(error.message) from error
         self.tell(container, "kill", signal=str(number))
 
     async def restart(self, container: Container, signal: str | None, timeout: int | None) -> None:

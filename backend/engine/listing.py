@@ -11,8 +11,8 @@ from backend.spec.filters import Filters
 
 KEYS = frozenset({"ancestor", "before", "expose", "exited", "health", "id", "isolation", "is-task", "label", "name",
                   "network", "publish", "since", "status", "volume"})
-STATES = frozenset({"created", "restarting", "running", "removing", "paused", "exited", "dead"})
-HEALTH = frozenset({"starting", "healthy", "unhealthy", "none"})
+STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+HEALTH = ("none", "starting", "healthy", "unhealthy")
 
 
 def select(table: Table, *, all_: bool, limit: int, filters: Filters,
@@ -40,10 +40,11 @@ def select(table: Table, *, all_: bool, limit: int, filters: Filters,
 
 
 def _check(filters: Filters) -> None:
-    for key, known in (("status", STATES), ("health", HEALTH)):
+    for key, what, known in (("status", "state", STATES), ("health", "health", HEALTH)):
         for value in filters.get(key):
             if value not in known:
-                raise InvalidArgument(f"invalid filter '{key}={value}'")
+                raise InvalidArgument(f"invalid filter '{key}={value}': invalid value for {what} ({value}): "
+                                      f"must be one of {', '.join(known)}")
     for value in filters.get("exited"):
         if not value.lstrip("-").isdecimal() or not value.isascii():
             raise InvalidArgument(f"invalid filter 'exited={value}'")

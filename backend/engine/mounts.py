@@ -36,13 +36,13 @@ def _clean(path: str) -> str:
     return made[1:] if made.startswith("//") else made
 
 
-def _target(path: str, whole: str) -> str:
+def _target(path: str, whole: str, kind: str = "volume") -> str:
     if not path.startswith("/"):
-        raise InvalidArgument(f"invalid volume specification: '{whole}': invalid mount config for type \"volume\": "
+        raise InvalidArgument(f"invalid volume specification: '{whole}': invalid mount config for type \"{kind}\": "
                               f"invalid mount path: '{path}' mount path must be absolute")
     made = _clean(path)
     if made == "/":
-        raise InvalidArgument(f"invalid volume specification: '{whole}': invalid mount config for type \"volume\": "
+        raise InvalidArgument(f"invalid volume specification: '{whole}': invalid mount config for type \"{kind}\": "
                               "invalid specification: destination can't be '/'")
     if "\0" in path:
         raise InvalidArgument(f"invalid volume specification: '{whole}'")
@@ -65,7 +65,8 @@ def parse_bind(text: str) -> MountRecord:
     mode = parts[2] if len(parts) == 3 else ""
     if mode and not _is_mode(mode):
         raise InvalidArgument(f"invalid mode: {mode}")
-    source, target = parts[0], _target(parts[1], text)
+    source = parts[0]
+    target = _target(parts[1], text, "bind" if source.startswith("/") else "volume")
     options = mode.split(",")
     propagation = next((one for one in options if one in PROPAGATIONS), "")
     read_only = "ro" in options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from backend.errors import Conflict
 from backend.images.index import Record, References
-from backend.images.naming import familiar, full_name, names_record
+from backend.images.naming import full_name, names_record
 from backend.images.types import Image, ImageUser, Removed
 from backend.spec.reference import parse
 
@@ -39,7 +39,7 @@ class Removal:
             left = [one for one in record.names if one != full]
             if not left and using and not force:
                 raise Conflict(
-                    f'conflict: unable to remove repository reference "{familiar(name)}" (must force) - '
+                    f'conflict: unable to remove repository reference "{name}" (must force) - '
                     f"container {using[0].id[:12]} is using its referenced image {image.id[7:19]}"
                 )
             going = [full] if left else [full, *record.digests]

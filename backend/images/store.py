@@ -19,7 +19,7 @@ from backend.images.content import BlobStore, disk_told
 from backend.images.garbage import Garbage
 from backend.images.index import Record, References
 from backend.images.layers import Form, LayerStore
-from backend.images.naming import familiar, full_name, is_hex, meant, merge
+from backend.images.naming import full_name, is_hex, meant, merge
 from backend.images.removal import Removal
 from backend.images.types import (
     Commit,
@@ -120,13 +120,14 @@ class ImageStore:
 
         Raises:
             NotFound: ``No such image: ...``
+            InvalidArgument: nothing can have such a name.
         """
         record = self._find(name)
         if record is None:
             on_its_way = self.early.get(name) if self.early is not None else None
             if on_its_way is not None:
                 return on_its_way
-            shown = name if is_digest(name) or is_hex(name) else familiar(name)
+            shown = name if is_digest(name) or is_hex(name) else parse(name).with_default_tag().familiar
             raise NotFound(f"No such image: {shown}")
         return self._image(record)
 

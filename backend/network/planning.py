@@ -33,7 +33,7 @@ def check(spec: NetworkSpec, taken: Collection[str]) -> None:
     """Refuse what Docker refuses, in its words; *taken* are the names in use. A driver that is none of ours is left to
     the plug-ins."""
     if not spec.name.strip():
-        raise InvalidArgument("invalid name: a network needs a name")
+        raise InvalidArgument("invalid name: name is empty")
     if spec.name in ("bridge", "host", "none", "default"):
         raise Forbidden(f"operation is not permitted on predefined {spec.name} network")
     if spec.name in taken:

@@ -66,7 +66,7 @@ class Filters:
             return None
         meanings = {_BOOLS.get(one) for one in wanted}
         if None in meanings or len(meanings) != 1:
-            raise InvalidArgument(f"invalid filter '{key}={wanted[0]}'")
+            raise InvalidArgument(f"invalid filter '{key}=[{' '.join(wanted)}]'")
         return meanings.pop()
 
     def exact(self, key: str, value: str) -> bool:

@@ -81,8 +81,7 @@ def parse(text: str) -> Reference:
     if not _HOST.fullmatch(registry):
         raise InvalidArgument(f"invalid reference format: {registry!r} is no valid registry name")
     if path.lower() != path:
-        raise InvalidArgument("invalid reference format: repository name "
-                              f"({path.removeprefix('library/')}) must be lowercase")
+        raise InvalidArgument(f"invalid reference format: repository name ({path}) must be lowercase")
     if not path or len(path) > _LONGEST_NAME or not all(_COMPONENT.fullmatch(part) for part in path.split("/")):
         raise InvalidArgument(f"invalid reference format: {text!r}")
     return Reference(registry, path, tag, digest)

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 from backend.engine.events import Subscription
-from backend.errors import NotImplemented_
+from backend.errors import InvalidArgument, NotImplemented_
 from backend.spec import api
 from helper import web
 from helper.call import Call, Route, answer, stream
@@ -40,6 +40,9 @@ async def disk_usage(call: Call) -> web.StreamResponse:
 async def events(call: Call) -> web.StreamResponse:
     now = time.time_ns()
     since, until = moment(call.query, "since", now), moment(call.query, "until", now)
+    if until and since > until:
+        raise InvalidArgument(f"`since` time ({call.query['since']}) cannot be after "
+                              f"`until` time ({call.query['until']})")
     found = call.engine.events.subscribe(since, until, call.filters())
     try:
         return await stream(call, "application/json", _lines(found))

@@ -78,6 +78,9 @@ def test_times_go_out_and_come_in_without_loss() -> None:
     assert rfc3339(0) == "0001-01-01T00:00:00Z"
     with pytest.raises(InvalidArgument):
         parse_time("yesterday", 0)
+    day = parse_time("2023-11-14", 0)
+    assert [parse_time(f"2023-11-14{rest}", 0) - day for rest in ("T22", "T22:13", "T22:13:20", "T00:00+01:00")] == [
+        seconds * SECOND for seconds in (79_200, 79_980, 80_000, -3_600)]
 
 
 @pytest.mark.parametrize("name", ["", "a", "-ab", "a b", "ä1", "a/b", "ab\n"])
