@@ -14,6 +14,7 @@ from backend.engine.names import new_id
 from backend.engine.streams import Session
 from backend.errors import Conflict, InvalidArgument, NotFound, ServerError
 from backend.runtime.client import KeeperError, Stdio
+from backend.runtime.filejob import FileJob, Look
 from backend.spec import api
 
 #: Finished execs that stay known for inspect, for each container.
@@ -90,11 +91,27 @@ class Execs:
         for entry in body.env:
             if not entry or entry.startswith("="):
                 raise InvalidArgument(f"invalid environment variable: {entry}")
+        await self._check_user(container, body.user)
         made = Exec(new_id(), container, body, body.tty)
         self._all[made.id] = container.execs[made.id] = made
         self._prune(container)
         self._tell(made, f"exec_create: {' '.join(body.cmd)}")
         return made.id
+
+    async def _check_user(self, container: Container, user: str) -> None:
+        """Refuse a user whom the container does not know: the start's refusal comes when clients expect a stream."""
+        if not user or all(part.isascii() and part.isdigit() for part in user.split(":")):
+            return
+        try:
+            look = Look(id=container.id)
+            async with await FileJob.start(self._core.keeper, look, {"kind": "user", "user": user}) as job:
+                await job.report("user")
+        except KeeperError as error:
+            if error.reason == "no_user":
+                raise InvalidArgument(error.message) from error
+            self._check_running(container)
+            raise ServerError(f"the user {user} cannot be looked up in container {container.id}: "
+                              f"{error.message}") from error
 
     def _prune(self, container: Container) -> None:
         over = [one for one in container.execs.values() if one.state == "ended"][:-KEPT]

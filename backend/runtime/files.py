@@ -35,6 +35,7 @@ _READ = ["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]
 _CAPABILITIES = {
     "stat": caps.mask(_READ),
     "pack": caps.mask(_READ),
+    "user": caps.mask(_READ),
     "export": caps.mask([*_READ, "CAP_SYS_ADMIN"]),
     "extract": caps.mask([*_READ, "CAP_CHOWN", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"]),
 }

@@ -217,6 +217,13 @@ def _incoming(ends: Ends, length: int) -> ReadInto:
     return Body(joined(ends.pipe, ends.socket), length)
 
 
+# --- who ------------------------------------------------------------------------------------------------------------
+def _user(task: Mapping[str, Any], root: int, ends: Ends, tell: Tell) -> None:
+    """Whether there is such a user (``name[:group]``)."""
+    identity = users.resolve(root, task["user"])
+    tell({"user": [identity.uid, identity.gid]})
+
+
 _TASKS: dict[str, Callable[[Mapping[str, Any], int, Ends, Tell], None]] = {
-    "stat": _stat, "pack": _pack, "export": _export, "extract": _extract,
+    "stat": _stat, "pack": _pack, "export": _export, "extract": _extract, "user": _user,
 }  # fmt: skip
