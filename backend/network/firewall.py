@@ -16,6 +16,7 @@ from collections.abc import Iterable
 
 from backend.errors import ServerError, Unavailable
 from backend.network import legacy
+from backend.network.elements import MOST, Elements
 from backend.network.ruleset import BridgeRules, Forwarding, Ruleset, name_redirect, published_in
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class Firewall:
         self._table = table
         self._rules = Ruleset(table)
         self._nft = Nftables()
+        self._elements = Elements(table)
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: set[Forwarding] = set()
         self._claimed: set[Forwarding] = set()
@@ -176,7 +178,7 @@ class Firewall:
         stale = {port for port in self._ports - wanted if _key(port) in keys}
         new = wanted - self._ports
         if stale or new:
-            self._change(self._rules.remove_ports(stale) + self._rules.add_ports(new))
+            self._exchange(stale, new)
         self._ports = (self._ports - stale) | new
         self._claimed |= wanted
 
@@ -184,9 +186,20 @@ class Firewall:
         """Forward *ports* no longer."""
         gone = set(ports) & self._ports
         if gone:
-            self._change(self._rules.remove_ports(gone))
+            self._exchange(gone, set())
         self._ports -= gone
         self._claimed -= gone
+
+    def _exchange(self, gone: set[Forwarding], new: set[Forwarding]) -> None:
+        if len(gone) + len(new) > MOST:
+            self._change(self._rules.remove_ports(gone) + self._rules.add_ports(new))
+            return
+        try:
+            self._elements.change(gone, new)
+        except OSError as problem:
+            if not self.heal():
+                raise ServerError(f"the firewall refused a change: {problem.strerror}") from problem
+            self._elements.change(gone, new)
 
     def sweep(self) -> int:
         """Withdraw what an earlier life published and nobody claimed since; how many."""
@@ -198,6 +211,7 @@ class Firewall:
         """Let go; without *keep* the table goes."""
         if not keep:
             self._nft.run(self._rules.delete())
+        self._elements.close()
         self._nft.close()
 
 

@@ -11,13 +11,14 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 NLMSG_ERROR, NLMSG_DONE = 2, 3
+NFNL_BATCH_BEGIN, NFNL_BATCH_END = 16, 17
 F_REQUEST, F_ACK, F_DUMP = 0x1, 0x4, 0x300
 F_REPLACE, F_EXCL, F_CREATE = 0x100, 0x200, 0x400
 F_ACK_TLVS = 0x200          # an error message carries the kernel's own words
@@ -78,6 +79,11 @@ def _mac(text: str) -> bytes:
 def message(kind: int, flags: int, body: bytes) -> bytes:
     """A request without its sequence number, which :class:`Netlink` fills in."""
     return struct.pack("IHHII", 16 + len(body), kind, flags | F_REQUEST | F_ACK, 0, 0) + body
+
+
+def _mark(kind: int, body: bytes) -> bytes:
+    """A message that nobody acknowledges."""
+    return struct.pack("IHHII", 16 + len(body), kind, F_REQUEST, 0, 0) + body
 
 
 def _link(index: int = 0, *, up: bool | None = None, family: int = 0) -> bytes:
@@ -280,15 +286,32 @@ class Netlink:
         in the socket would be taken for the answer to the next request.
         """
         packed = bytearray()
-        for message in messages:
-            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-            packed += message[:8] + struct.pack("I", self._sequence) + message[12:]
-        waiting = {(self._sequence - number) & 0xFFFFFFFF for number in range(len(messages))}
+        waiting = {self._numbered(packed, message) for message in messages}
         self._socket.send(packed)
+        return self._answers(waiting)
+
+    def batch(self, head: bytes, messages: Sequence[bytes]) -> None:
+        """Send netfilter's requests as one transaction: all happen or, with an OSError, none. *head* says whose."""
+        packed = bytearray()
+        begin = self._numbered(packed, _mark(NFNL_BATCH_BEGIN, head))
+        waiting = {self._numbered(packed, each) for each in messages}
+        self._numbered(packed, _mark(NFNL_BATCH_END, head))
+        self._socket.send(packed)
+        self._answers(waiting, begin)
+
+    def _numbered(self, packed: bytearray, message: bytes) -> int:
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        packed += message[:8] + struct.pack("I", self._sequence) + message[12:]
+        return self._sequence
+
+    def _answers(self, waiting: set[int], begin: int = -1) -> list[bytes]:
+        """*begin*: the number of a request that is answered only when all of them have failed."""
         answers: list[bytes] = []
         failure: OSError | None = None
         while waiting:
             for kind, flags, sequence, body in self._receive():
+                if sequence == begin and kind == NLMSG_ERROR:
+                    raise self._failure(flags, body) or OSError("netlink: an answer without sense")
                 if sequence not in waiting:
                     continue
                 if kind == NLMSG_ERROR:

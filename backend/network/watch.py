@@ -11,6 +11,7 @@ from backend.network.netlink import attributes
 
 _NETFILTER, _GROUP = 12, 1 << 6            # NFNLGRP_NFTABLES
 _DELETED_TABLE = 10 << 8 | 2               # NFT_MSG_DELTABLE of subsystem nftables
+_DELETED = struct.pack("H", _DELETED_TABLE)
 _NAME = 1
 
 
@@ -44,6 +45,8 @@ class TableWatch:
             self._gone()
 
     def _concerns_us(self, data: bytes) -> bool:
+        if _DELETED not in data:      # most are about elements, hundreds of them when many ports are published
+            return False
         at = 0
         while at + 20 <= len(data):
             size, kind = struct.unpack_from("IH", data, at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import socket
@@ -12,9 +13,10 @@ import pytest
 import uvloop
 
 import backend.network.firewall
-from backend.errors import Unavailable
+from backend.errors import ServerError, Unavailable
 from backend.network.manager import NetworkManager
 from backend.network.records import AddressPool, EndpointWish, IpamConfig, NetworkSpec, PortWish
+from backend.network.ruleset import Forwarding, published_in
 from tests.engine.test_network_bridge import Rig, links, pytestmark, rig, run, tables, until  # noqa: F401
 from tests.engine.test_network_names import ask, values
 from tests.support.netns import Container, Host, Namespaces, dial, tcp
@@ -45,6 +47,32 @@ async def test_a_published_port_answers_on_the_real_machine_and_leaves_nothing(t
         await manager.close(keep=False)
     assert bridge not in links() and instance not in tables()
     assert endpoint.host_interface not in links()
+
+
+async def test_what_is_published_is_what_nft_reads(rig: Rig) -> None:  # noqa: F811
+    """The elements are packed by hand; nft's own listing is the witness."""
+    def listed() -> set[Forwarding]:
+        return set(published_in(json.loads(run("nft", "-j", "list", "table", "inet", rig.instance))))
+    kinds = {Forwarding("", "tcp", 8080, "10.201.0.2", 80), Forwarding("127.0.0.1", "udp", 53, "10.201.0.2", 5353),
+             Forwarding("", "sctp", 9, "fd00::2", 65535), Forwarding("fd00::1", "tcp", 65535, "fd00::2", 1),
+             Forwarding("", "tcp", 0, "10.201.0.3", 443), Forwarding("", "udp", 0, "fd00::3", 443)}
+    many = {Forwarding("", "tcp", 20000 + number, "10.201.0.4", 1 + number) for number in range(900)}
+    more = {Forwarding("", "udp", 20000 + number, "10.201.0.4", 1 + number) for number in range(1500)}
+    firewall = rig.manager._firewall
+    assert firewall is not None
+    for ports in (kinds, many, more):
+        firewall.publish(ports)
+    assert listed() == kinds | many | more
+    moved = Forwarding("", "tcp", 8080, "10.201.0.9", 81)
+    firewall.publish([moved])
+    assert moved in listed() and len(listed()) == len(kinds | many | more)
+    run("nft", "delete", "element", "inet", rig.instance, "any4", "{ tcp . 8080 }")
+    with pytest.raises(ServerError, match="the firewall refused a change: No such file"):
+        firewall.withdraw([moved, *many])
+    assert many <= listed(), "all or nothing"
+    run("nft", "add", "element", "inet", rig.instance, "any4", "{ tcp . 8080 : 10.201.0.9 . 81 }")
+    firewall.withdraw([moved, *kinds, *many, *more])
+    assert listed() == set()
 
 
 async def test_two_helpers_side_by_side_do_not_disturb_each_other(rig: Rig) -> None:  # noqa: F811
