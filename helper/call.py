@@ -70,7 +70,8 @@ class Call:
         if optional and not data:
             return kind()
         if data and self.http.content_type not in ("application/json", "application/octet-stream", "text/plain"):
-            raise InvalidArgument(f"unsupported media type {self.http.content_type}; application/json is expected")
+            raise InvalidArgument(f"unsupported Content-Type header ({self.http.content_type}): "
+                                  "must be 'application/json'")
         return decode_body(data, kind)
 
     async def upload(self) -> AsyncIterator[bytes]:

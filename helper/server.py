@@ -69,6 +69,18 @@ class Protocol(web.RequestHandler):
         if self.held is None:
             super().resume_reading(resume_parser)
 
+    def handle_error(self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None,
+                     message: str | None = None) -> web.StreamResponse:
+        """What the parser does not understand is its sender's fault: told to him, in words without what he sent, which
+        may hold a password, and not worth a traceback in the log."""
+        if status >= 500 or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        why = (message or "").partition("\n")[0].partition(": b")[0].rstrip(".: ")
+        log.debug("a request that is not HTTP: %s", why)
+        reply = answer({"message": f"the request is not understood as HTTP: {why or 'malformed'}"}, status)
+        reply.force_close()
+        return reply
+
     def release(self) -> None:
         """The parser reads the body after all."""
         if self.held is None or self.given_away or self.transport is None:
@@ -208,7 +220,11 @@ class Server:
         task: asyncio.Task[web.StreamResponse] = asyncio.ensure_future(route.handler(call))
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            # Or a failure's traceback and its task hold each other, and with them the body, until the collector comes.
+            del task
 
 
 def _version(path: str) -> tuple[tuple[int, int], str]:
