@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from backend.errors import ServerError, Unavailable
 from backend.network import legacy
@@ -33,6 +33,7 @@ OBSTACLE = (
     "DOCKER-USER -o {device} -j ACCEPT. Rules of one's own: iptables -I FORWARD -i {device} -j ACCEPT; iptables -I "
     "FORWARD -o {device} -j ACCEPT)")
 _OUTPUT_JSON = 1 << 4
+_Key = tuple[object, ...]
 
 
 @functools.cache
@@ -113,15 +114,15 @@ class Firewall:
         self._nft = Nftables()
         self._elements = Elements(table)
         self._bridges: dict[str, BridgeRules] = {}
-        self._ports: set[Forwarding] = set()
-        self._claimed: set[Forwarding] = set()
+        self._ports: dict[_Key, Forwarding] = {}
+        self._claimed: set[_Key] = set()
 
     def open(self, bridges: Iterable[BridgeRules]) -> None:
         """Write the table for *bridges*. Ports that an earlier life of this instance published stay until
         :meth:`sweep`, so that a restart of the helper interrupts nobody."""
         self._bridges = {rules.bridge: rules for rules in bridges}
-        self._ports = set(self._read())
-        self._nft.run(self._rules.rebuild(self._bridges.values(), self._ports))
+        self._ports = {_key(port): port for port in self._read()}
+        self._nft.run(self._rules.rebuild(self._bridges.values(), self._ports.values()))
 
     def _read(self) -> list[Forwarding]:
         try:
@@ -144,7 +145,7 @@ class Firewall:
             self._nft.run(self._rules.listing())
         except ServerError:
             log.warning("the firewall table was deleted by another program; it has been written anew")
-            self._nft.run(self._rules.rebuild(self._bridges.values(), self._ports))
+            self._nft.run(self._rules.rebuild(self._bridges.values(), self._ports.values()))
             return True
         return False
 
@@ -173,37 +174,36 @@ class Firewall:
 
     def publish(self, ports: Iterable[Forwarding]) -> None:
         """Forward *ports*, in one transaction. What leads elsewhere from an earlier life is replaced."""
-        wanted = set(ports)
-        keys = {_key(port) for port in wanted}
-        stale = {port for port in self._ports - wanted if _key(port) in keys}
-        new = wanted - self._ports
-        if stale or new:
-            self._exchange(stale, new)
-        self._ports = (self._ports - stale) | new
-        self._claimed |= wanted
+        wanted = {_key(port): port for port in ports}
+        new = {key: port for key, port in wanted.items() if self._ports.get(key) != port}
+        stale = [self._ports[key] for key in new if key in self._ports]
+        if new:
+            self._exchange(stale, new.values())
+        self._ports.update(new)
+        self._claimed.update(wanted)
 
     def withdraw(self, ports: Iterable[Forwarding]) -> None:
         """Forward *ports* no longer."""
-        gone = set(ports) & self._ports
+        gone = {_key(port): port for port in ports if self._ports.get(_key(port)) == port}
         if gone:
-            self._exchange(gone, set())
-        self._ports -= gone
-        self._claimed -= gone
+            self._exchange(gone.values(), ())
+        for key in gone:
+            del self._ports[key]
+        self._claimed.difference_update(gone)
 
-    def _exchange(self, gone: set[Forwarding], new: set[Forwarding]) -> None:
-        if len(gone) + len(new) > MOST:
-            self._change(self._rules.remove_ports(gone) + self._rules.add_ports(new))
-            return
-        try:
-            self._elements.change(gone, new)
-        except OSError as problem:
-            if not self.heal():
-                raise ServerError(f"the firewall refused a change: {problem.strerror}") from problem
-            self._elements.change(gone, new)
+    def _exchange(self, gone: Collection[Forwarding], new: Collection[Forwarding]) -> None:
+        if len(gone) + len(new) <= MOST:
+            try:
+                self._elements.change(gone, new)
+                return
+            except OSError as problem:
+                if not self.heal():
+                    raise ServerError(f"the firewall refused a change: {problem.strerror}") from problem
+        self._change(self._rules.remove_ports(gone) + self._rules.add_ports(new))
 
     def sweep(self) -> int:
         """Withdraw what an earlier life published and nobody claimed since; how many."""
-        stale = self._ports - self._claimed
+        stale = [port for key, port in self._ports.items() if key not in self._claimed]
         self.withdraw(stale)
         return len(stale)
 
@@ -215,7 +215,7 @@ class Firewall:
         self._nft.close()
 
 
-def _key(port: Forwarding) -> tuple[object, ...]:
+def _key(port: Forwarding) -> _Key:
     """What two published ports cannot share."""
     if not port.host_port:
         return port.target, port.protocol, port.container_port
