@@ -72,13 +72,21 @@ def import_busybox(wire: Wire) -> None:
 
 @contextlib.contextmanager
 def slipway() -> Iterator[EngineUnderTest]:
-    """A private helper of this checkout, gone with all its state afterwards."""
-    with PrivateHelper() as helper:
-        assert helper.process is not None
-        engine = EngineUnderTest("slipway", helper.socket, helper.process.pid, (helper.exec,))
-        import_busybox(engine.wire())
-        yield engine
-        leave(engine)
+    """A private helper of this checkout, gone with all its state afterwards. Its exec-root is in memory, as /run is."""
+    helper = PrivateHelper()
+    os.mkdir(helper.exec)
+    subprocess.run(["mount", "-t", "tmpfs", "none", helper.exec], check=True)
+    try:
+        with helper:
+            assert helper.process is not None
+            engine = EngineUnderTest("slipway", helper.socket, helper.process.pid, (helper.exec,))
+            import_busybox(engine.wire())
+            yield engine
+            leave(engine)
+    finally:
+        subprocess.run(["umount", "-l", helper.exec], check=True)
+        os.rmdir(helper.exec)
+        os.rmdir(helper.at)
 
 
 def leave(engine: EngineUnderTest) -> None:
