@@ -84,6 +84,9 @@ class Launcher:
             mounts = await sources(core, record.mounts, container.id, stack)
             sandbox = await self._connector.up(container)
             stack.callback(sandbox.close)
+            # Its addresses are on disk before its program runs: the helper may be killed the moment after. This goes
+            # on beside the keeper's work.
+            kept = core.state.put_status(container.id, container.status)
             config = spec.build(self._spec(container, sandbox, mounts))
             write_bundle(places, spec.to_json(config))
             driver, size, files = log_limits(record.host_config.log_config, own=record.own_log)
@@ -97,6 +100,7 @@ class Launcher:
                 runtime=RUNTIMES[record.host_config.runtime])
         await self._attach_pending(container)
         self._tell_volumes(container, "mount")
+        await kept
         return await core.keeper.start(container.id)
 
     async def _attach_pending(self, container: Container) -> None:
