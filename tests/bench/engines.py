@@ -74,6 +74,7 @@ def import_busybox(wire: Wire) -> None:
 def slipway() -> Iterator[EngineUnderTest]:
     """A private helper of this checkout, gone with all its state afterwards. Its exec-root is in memory, as /run is."""
     helper = PrivateHelper()
+    helper.flags = ("--bip", helper.flags[1].replace("/24", "/20"), *helper.flags[2:])   # room for a fleet of thousands
     os.mkdir(helper.exec)
     subprocess.run(["mount", "-t", "tmpfs", "none", helper.exec], check=True)
     try:
