@@ -29,8 +29,9 @@ class Volumes:
                 self.known = json.load(source)
 
     def save(self) -> None:
-        with open(self.state, "w") as sink:
+        with open(f"{self.state}.new", "w") as sink:      # whole or not at all: the tests read it at any time
             json.dump(self.known, sink)
+        os.rename(f"{self.state}.new", self.state)
 
     def place(self, name: str) -> str:
         return os.path.join(self.folder, "volumes", name)
